@@ -1,0 +1,154 @@
+//! Checked names: of people and of rooms. Whoever holds a [`Room`] or a [`Name`] may put it into a Redis key, a log line
+//! or a page without looking at it again.
+//!
+//! Two spellings are the same name if they fold alike (NFKC, then lower case): `Ｔａｒｏ` and `taro` collide. Made by
+//! `message.rs` from what a browser sent; who owns a name is the business of `bus.rs`.
+
+use std::{borrow::Borrow, sync::Arc};
+
+use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
+
+/// Code points of a person's name, after trimming.
+pub const MAX_NAME: usize = 24;
+/// Code points of a room's name, after trimming.
+pub const MAX_ROOM: usize = 32;
+
+/// A room's name in its folded form: the key of everything that belongs to the room.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RoomName(Arc<str>);
+
+impl RoomName {
+    /// `None` unless the text is a room's name by the rules of [`check`].
+    pub fn new(text: &str) -> Option<RoomName> {
+        let (_, folded) = check(text, MAX_ROOM)?;
+        // The page comes back with the folded form, so that must be a room's name too (`ﷺ` folds to 18 letters).
+        (folded.chars().count() <= MAX_ROOM).then(|| RoomName(folded.into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// So that a room is found by what stands in a channel's name.
+impl Borrow<str> for RoomName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A person's name as it was typed, and as it is compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    pub shown: String,
+    pub folded: String,
+}
+
+impl Name {
+    /// `None` unless the text is a person's name by the rules of [`check`].
+    pub fn new(text: &str) -> Option<Name> {
+        let (shown, folded) = check(text, MAX_NAME)?;
+        Some(Name {
+            shown: shown.to_owned(),
+            folded,
+        })
+    }
+}
+
+/// The trimmed and the folded form of a text of 1 to `max` code points: letters, marks, numbers and ` _-.`, at least one
+/// letter or number. So nothing that hides, reorders or breaks a line can be a name.
+fn check(text: &str, max: usize) -> Option<(&str, String)> {
+    let shown = text.trim();
+    if shown.chars().take(max + 1).count() > max {
+        return None;
+    }
+    let folded = fold(shown);
+    let allowed = |c| matches!(c, ' ' | '_' | '-' | '.') || is_visible(c);
+    let named = |c: char| c.is_alphanumeric() && !is_combining_mark(c);
+    let good = |s: &str| s.chars().all(allowed) && s.chars().any(named) && s.trim() == s;
+    (good(shown) && good(&folded)).then_some((shown, folded))
+}
+
+/// Lower case may undo a composition (`İ`), hence NFKC twice: folding what is folded changes nothing.
+fn fold(text: &str) -> String {
+    let lower: String = text.nfkc().flat_map(char::to_lowercase).collect();
+    lower.nfkc().collect()
+}
+
+/// Letters, marks and numbers, less those that Unicode calls "default ignorable": they would make two names look alike,
+/// or one look like nothing.
+fn is_visible(c: char) -> bool {
+    let ignorable = matches!(c, '\u{34F}' | '\u{115F}'..='\u{1160}' | '\u{17B4}'..='\u{17B5}' | '\u{180B}'..='\u{180F}'
+        | '\u{3164}' | '\u{FE00}'..='\u{FE0F}' | '\u{FFA0}' | '\u{E0100}'..='\u{E01EF}');
+    !ignorable && (c.is_alphanumeric() || is_combining_mark(c))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_many_scripts_are_names() {
+        for name in [
+            "花子",
+            "Taro",
+            "O.K_2-3",
+            "Ærøskøbing",
+            "ก็",
+            "がぎ",
+            "1",
+            "  padded  ",
+            &"x".repeat(24),
+        ] {
+            assert!(Name::new(name).is_some(), "{name:?}");
+        }
+        assert_eq!(
+            Name::new("  花子 ").map(|n| n.shown).as_deref(),
+            Some("花子")
+        );
+    }
+
+    #[test]
+    fn what_hides_reorders_or_breaks_a_line_is_no_name() {
+        let long = "x".repeat(25);
+        for name in [
+            "",
+            "  ",
+            ".",
+            "<b>",
+            "a\nb",
+            "a\u{0}b",
+            "a\u{202E}b",
+            "a\u{200B}b",
+            "a\u{200D}b",
+            "\u{3164}",
+            "😀",
+            "a\u{1B}[31m",
+            "a\u{FE0F}",
+            "\u{301}",
+            "a　b",
+            "a{b}",
+            &long,
+        ] {
+            assert!(Name::new(name).is_none(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn spellings_that_fold_alike_are_one_name() {
+        let folded = |s| Name::new(s).map(|n| n.folded);
+        assert_eq!(folded("Ｔａｒｏ"), folded("taro"));
+        assert_eq!(folded("ｶﾞ"), folded("ガ"));
+        assert_ne!(folded("taro"), folded("tar0"));
+    }
+
+    #[test]
+    fn a_folded_room_is_a_room_and_folds_to_itself() {
+        for text in ["Lobby", "ＬＯＢＢＹ", "İstanbul", "部屋 1", "ﷺ"] {
+            let room = RoomName::new(text).expect(text);
+            assert_eq!(RoomName::new(room.as_str()), Some(room));
+        }
+        assert_eq!(RoomName::new(&"ﷺ".repeat(32)), None);
+        assert_eq!(RoomName::new(&"a".repeat(33)), None);
+    }
+}
