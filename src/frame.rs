@@ -1,0 +1,95 @@
+//! Outgoing WebSocket frames as bytes (RFC 6455 §5.2), encoded once and shared by everyone who gets them. Incoming frames
+//! are tungstenite's business (`session.rs`).
+
+use bytes::Bytes;
+
+/// Close codes: RFC 6455 §7.4.1, its registry (1012, 1013), and our own from 4000. The README says what the page does.
+pub mod code {
+    pub const NORMAL: u16 = 1000;
+    pub const PROTOCOL: u16 = 1002;
+    pub const BINARY: u16 = 1003;
+    pub const NOT_UTF8: u16 = 1007;
+    pub const TOO_BIG: u16 = 1009;
+    pub const RESTART: u16 = 1012;
+    pub const FULL: u16 = 1013;
+    pub const TOO_SLOW: u16 = 4008;
+    pub const NOT_OURS: u16 = 4400;
+    pub const REFUSED: u16 = 4409;
+    pub const FLOOD: u16 = 4429;
+}
+
+const FIN: u8 = 0x80;
+const TEXT: u8 = 0x1;
+const CLOSE: u8 = 0x8;
+
+/// A Ping without payload and a `tick`: one write keeps the router's window open in both directions and shows the page
+/// that the line lives. A page cannot see Pings.
+pub static BEAT: Bytes = Bytes::from_static(b"\x89\x00\x81\x0f{\"kind\":\"tick\"}");
+/// The `tick` alone, the answer to a page's `ping`.
+pub static TICK: Bytes = Bytes::from_static(b"\x81\x0f{\"kind\":\"tick\"}");
+
+/// Appends a text frame.
+pub fn put_text(out: &mut Vec<u8>, text: &str) {
+    out.push(FIN | TEXT);
+    match text.len() {
+        n @ 0..126 => out.push(n as u8),
+        n @ 126..0x1_0000 => {
+            out.push(126);
+            out.extend_from_slice(&(n as u16).to_be_bytes());
+        }
+        n => {
+            out.push(127);
+            out.extend_from_slice(&(n as u64).to_be_bytes());
+        }
+    }
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// A text frame.
+pub fn text(text: &str) -> Bytes {
+    let mut out = Vec::with_capacity(text.len() + 10);
+    put_text(&mut out, text);
+    out.into()
+}
+
+/// A Close frame. The reason is a code word: control frames hold 125 bytes at most (RFC 6455 §5.5).
+pub fn close(code: u16, reason: &'static str) -> Bytes {
+    let mut out = vec![FIN | CLOSE, 2 + reason.len() as u8];
+    out.extend_from_slice(&code.to_be_bytes());
+    out.extend_from_slice(reason.as_bytes());
+    out.into()
+}
+
+/// The text inside a frame made by [`put_text`].
+pub fn payload(frame: &[u8]) -> &[u8] {
+    let head = match frame.get(1) {
+        Some(127) => 10,
+        Some(126) => 4,
+        _ => 2,
+    };
+    frame.get(head..).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_length_of_a_text_decides_its_header() {
+        for (length, head) in [(0, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10)] {
+            let json = "x".repeat(length);
+            let frame = text(&json);
+            assert_eq!(
+                (frame.len() - length, payload(&frame)),
+                (head, json.as_bytes())
+            );
+        }
+    }
+
+    #[test]
+    fn the_beat_is_a_ping_and_a_tick() {
+        assert_eq!(BEAT[..2], [0x89, 0]);
+        assert_eq!(BEAT[2..], text(r#"{"kind":"tick"}"#));
+        assert_eq!(TICK, BEAT[2..]);
+    }
+}
