@@ -1,0 +1,159 @@
+//! The environment, read once at the start. A wrong value stops the boot with the variable's name;
+//! an empty one counts as absent. Nobody else reads the environment.
+
+use std::{env, fs, time::Duration};
+
+use log::LevelFilter;
+use redis::{
+    Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion,
+    io::tcp::{TcpSettings, socket2::TcpKeepalive},
+};
+
+/// Descriptors that are not sockets of members: the listener, Redis, plain requests, the log.
+const RESERVED: usize = 128;
+/// Where the limit of descriptors cannot be told.
+const FEW_CONNECTIONS: usize = 1_000;
+
+pub struct Config {
+    pub port: u16,
+    /// `None`: a single process, alone.
+    pub redis: Option<Client>,
+    /// Redis is spoken to by TLS, but its certificate is not checked.
+    pub tls_unverified: bool,
+    /// Origins (`https://chat.example.com`) that may connect besides the page's own.
+    pub allowed_origins: Vec<String>,
+    pub max_connections: usize,
+    /// Refill of each person's bucket; 0 is no limit.
+    pub talk_per_second: f64,
+    pub log: LevelFilter,
+    /// Shown to people; not unique during a restart, so nothing else is done with it.
+    pub dyno: String,
+}
+
+impl Config {
+    /// The error is a sentence that names the variable, and never holds a password.
+    pub fn from_env() -> Result<Config, String> {
+        let verify = parse("REDIS_TLS_VERIFY", "true or false", true, |s| {
+            s.parse().ok()
+        })?;
+        let redis = match var("REDIS_URL")?.map(|url| ("REDIS_URL", url)) {
+            None => var("REDISCLOUD_URL")?.map(|url| ("REDISCLOUD_URL", url)),
+            found => found,
+        };
+        let redis = redis.map(|(name, url)| client(&url, verify).ok_or_else(|| {
+            format!("{name} is not the URL of a Redis, like redis://HOST:6379 or rediss://:PASSWORD@HOST:6379")
+        }));
+        let redis = redis.transpose()?;
+        let tls = redis.as_ref().is_some_and(|c| {
+            matches!(
+                c.get_connection_info().addr(),
+                ConnectionAddr::TcpTls { .. }
+            )
+        });
+        Ok(Config {
+            port: parse("PORT", "a port, 1 to 65535", 3000, |s| {
+                s.parse().ok().filter(|p| *p > 0)
+            })?,
+            redis,
+            tls_unverified: tls && !verify,
+            allowed_origins: parse(
+                "ALLOWED_ORIGINS",
+                "origins like https://chat.example.com, with commas between",
+                vec![],
+                origins,
+            )?,
+            max_connections: parse(
+                "MAX_CONNECTIONS",
+                "a whole number above 0",
+                default_connections(),
+                |s| s.parse().ok().filter(|n| *n > 0),
+            )?,
+            talk_per_second: parse("TALK_PER_SECOND", "a number, 0 for no limit", 2.0, |s| {
+                s.parse().ok().filter(|n: &f64| n.is_finite() && *n >= 0.0)
+            })?,
+            log: parse(
+                "RUST_LOG",
+                "off, error, warn, info or debug",
+                LevelFilter::Info,
+                |s| s.parse().ok(),
+            )?,
+            dyno: var("DYNO")?.unwrap_or("local".to_owned()),
+        })
+    }
+}
+
+fn var(name: &str) -> Result<Option<String>, String> {
+    match env::var(name) {
+        Ok(value) => Ok(Some(value.trim().to_owned()).filter(|value| !value.is_empty())),
+        Err(env::VarError::NotPresent) => Ok(None),
+        Err(env::VarError::NotUnicode(_)) => Err(format!("{name} is not text in UTF-8")),
+    }
+}
+
+fn parse<T>(
+    name: &str,
+    wanted: &str,
+    default: T,
+    read: impl Fn(&str) -> Option<T>,
+) -> Result<T, String> {
+    match var(name)? {
+        None => Ok(default),
+        Some(value) => read(&value).ok_or_else(|| format!("{name} is not {wanted}")),
+    }
+}
+
+/// RESP3 whatever the URL says: pushes and replies share the connection. The crate's defaults leave a
+/// dead peer unnoticed; here it is probed after 5 s and given up 6 s later.
+fn client(url: &str, verify: bool) -> Option<Client> {
+    let info = url.into_connection_info().ok()?;
+    let mut addr = info.addr().clone();
+    if let ConnectionAddr::TcpTls { insecure, .. } = &mut addr {
+        *insecure = !verify;
+    }
+    let alive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(5))
+        .with_interval(Duration::from_secs(2))
+        .with_retries(3);
+    let tcp = TcpSettings::default()
+        .set_nodelay(true)
+        .set_keepalive(alive);
+    let redis = info
+        .redis_settings()
+        .clone()
+        .set_protocol(ProtocolVersion::RESP3);
+    Client::open(
+        info.set_addr(addr)
+            .set_tcp_settings(tcp)
+            .set_redis_settings(redis),
+    )
+    .ok()
+}
+
+fn origins(text: &str) -> Option<Vec<String>> {
+    let origins = text
+        .split(',')
+        .map(|origin| origin.trim().trim_end_matches('/').to_ascii_lowercase());
+    let is_origin = |o: &String| {
+        o.split_once("://").is_some_and(|(scheme, host)| {
+            !scheme.is_empty() && !host.is_empty() && !host.contains('/')
+        })
+    };
+    origins
+        .map(|origin| Some(origin).filter(is_origin))
+        .collect()
+}
+
+/// The soft limit of open files, less what else needs one.
+fn default_connections() -> usize {
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default(); // Linux only
+    let files = limits.lines().find_map(|line| {
+        line.strip_prefix("Max open files")?
+            .split_whitespace()
+            .next()?
+            .parse::<usize>()
+            .ok()
+    });
+    files.map_or(FEW_CONNECTIONS, |files| {
+        files.saturating_sub(RESERVED).max(1)
+    })
+}

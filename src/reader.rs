@@ -1,0 +1,105 @@
+//! Incoming WebSocket frames, read by tungstenite without I/O of its own: it pulls bytes from, and
+//! puts its Pongs and its answer to a Close into, whatever stream it is given.
+
+use std::io::{self, ErrorKind, Read, Write};
+
+use tokio_tungstenite::tungstenite::{
+    Error, Message, Utf8Bytes,
+    error::ProtocolError,
+    protocol::{Role, WebSocketConfig, WebSocketContext},
+};
+
+use crate::frame::code;
+
+/// A frame, and a message of any number of frames, may hold this many bytes.
+pub const MAX_FRAME: usize = 8 * 1024;
+/// A message may take this many bytes on the wire: each fragment costs a header, and without a limit
+/// empty ones would come for ever.
+const MAX_WIRE: usize = 4 * MAX_FRAME;
+/// tungstenite's default of 128 KiB is allocated at once for everybody, and zeroed on every read.
+const READ_BUFFER: usize = 512;
+
+/// What was read.
+#[derive(Debug)]
+pub enum Frame {
+    Text(Utf8Bytes),
+    /// A Ping, which has been answered, or a Pong.
+    Control,
+    /// The stream has no more bytes for now.
+    Nothing,
+    /// The peer has closed, which has been answered, or is gone.
+    End,
+    /// The peer is to be told this close code (RFC 6455 §7.4.1): tungstenite leaves that to us.
+    Broken(u16, &'static str),
+}
+
+pub struct Reader<S> {
+    context: WebSocketContext,
+    wire: Wire<S>,
+}
+
+impl<S: Read + Write> Reader<S> {
+    /// `early`: bytes that came behind the request's head.
+    pub fn new(stream: S, early: Vec<u8>) -> Reader<S> {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(0)
+            .max_write_buffer_size(READ_BUFFER)
+            .max_message_size(Some(MAX_FRAME))
+            .max_frame_size(Some(MAX_FRAME));
+        let context = WebSocketContext::from_partially_read(early, Role::Server, Some(config));
+        Reader {
+            context,
+            wire: Wire {
+                stream,
+                left: MAX_WIRE,
+            },
+        }
+    }
+
+    /// The next frame. Not to be called again after `End` or `Broken`.
+    pub fn read(&mut self) -> Frame {
+        let frame = match self.context.read(&mut self.wire) {
+            Ok(Message::Text(text)) => Frame::Text(text),
+            Ok(Message::Binary(_)) => Frame::Broken(code::BINARY, "binary"),
+            Ok(Message::Close(_)) => {
+                let _ = self.context.flush(&mut self.wire); // answers, and reports the end as an error
+                Frame::End
+            }
+            Ok(_) => Frame::Control,
+            Err(Error::Io(e)) if e.kind() == ErrorKind::WouldBlock => return Frame::Nothing,
+            Err(Error::Io(e)) if e.kind() != ErrorKind::FileTooLarge => Frame::End,
+            Err(Error::Io(_) | Error::Capacity(_)) => Frame::Broken(code::TOO_BIG, "too_big"),
+            Err(Error::Utf8(_)) => Frame::Broken(code::NOT_UTF8, "not_utf8"),
+            Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => Frame::End,
+            Err(Error::Protocol(_)) => Frame::Broken(code::PROTOCOL, "protocol"),
+            Err(_) => Frame::End,
+        };
+        self.wire.left = MAX_WIRE;
+        frame
+    }
+}
+
+/// A stream that gives no more than a message may take.
+struct Wire<S> {
+    stream: S,
+    left: usize,
+}
+
+impl<S: Read> Read for Wire<S> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.stream.read(buf)?;
+        self.left = self.left.checked_sub(n).ok_or(ErrorKind::FileTooLarge)?;
+        Ok(n)
+    }
+}
+
+impl<S: Write> Write for Wire<S> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.stream.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
