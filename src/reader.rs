@@ -13,9 +13,9 @@ use crate::frame::code;
 
 /// A frame, and a message of any number of frames, may hold this many bytes.
 pub const MAX_FRAME: usize = 8 * 1024;
-/// A message may take this many bytes on the wire: each fragment costs a header, and without a limit
-/// empty ones would come for ever.
-const MAX_WIRE: usize = 4 * MAX_FRAME;
+/// Bytes a message may take on the wire: six of header for each of its own, if it comes byte by byte.
+/// Who needs more sends empty fragments, which would go on for ever.
+const MAX_WIRE: usize = 7 * MAX_FRAME + READ_BUFFER;
 /// tungstenite's default of 128 KiB is allocated at once for everybody, and zeroed on every read.
 const READ_BUFFER: usize = 512;
 
@@ -69,7 +69,8 @@ impl<S: Read + Write> Reader<S> {
             Ok(_) => Frame::Control,
             Err(Error::Io(e)) if e.kind() == ErrorKind::WouldBlock => return Frame::Nothing,
             Err(Error::Io(e)) if e.kind() != ErrorKind::FileTooLarge => Frame::End,
-            Err(Error::Io(_) | Error::Capacity(_)) => Frame::Broken(code::TOO_BIG, "too_big"),
+            Err(Error::Io(_)) => Frame::Broken(code::FLOOD, "flood"),
+            Err(Error::Capacity(_)) => Frame::Broken(code::TOO_BIG, "too_big"),
             Err(Error::Utf8(_)) => Frame::Broken(code::NOT_UTF8, "not_utf8"),
             Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => Frame::End,
             Err(Error::Protocol(_)) => Frame::Broken(code::PROTOCOL, "protocol"),

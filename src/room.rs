@@ -16,7 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     beat::PING,
@@ -63,6 +63,8 @@ struct State {
     sent: String,
     /// The log is lost, but no message may get an id at or below this.
     floor: Id,
+    /// When the last one left.
+    emptied: Instant,
     /// The list is being read; and it has changed since.
     reading: bool,
     nudged: bool,
@@ -112,9 +114,9 @@ pub struct Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        lock(&self.room.state)
-            .seats
-            .remove(&(Arc::as_ptr(&self.conn) as usize));
+        let mut state = lock(&self.room.state);
+        state.seats.remove(&(Arc::as_ptr(&self.conn) as usize));
+        state.emptied = Instant::now();
     }
 }
 
@@ -127,6 +129,7 @@ impl Room {
             members: BTreeMap::new(),
             sent: String::new(),
             floor: Id::default(),
+            emptied: Instant::now(),
             reading: false,
             nudged: false,
             grumbled: false,
@@ -393,7 +396,9 @@ impl Room {
         state.reading
     }
 
-    pub fn is_empty(&self) -> bool {
-        lock(&self.state).seats.is_empty()
+    /// Since when nobody is here; `None` while somebody is.
+    pub fn empty_since(&self) -> Option<Instant> {
+        let state = lock(&self.state);
+        state.seats.is_empty().then_some(state.emptied)
     }
 }

@@ -3,6 +3,7 @@
 //! Sessions and buses find a room here by its name. A room leaves the register when it is swept.
 
 use std::{
+    cmp::Reverse,
     collections::HashMap,
     mem::take,
     sync::{Arc, Mutex},
@@ -44,18 +45,15 @@ impl Rooms {
         lock(&self.rooms).len()
     }
 
-    /// Drops the rooms that nobody sits in or is about to enter, but for the `keep` that were talked
-    /// in last. Returns their names.
+    /// Drops the rooms that nobody sits in or is about to enter, but for the `keep` that were left
+    /// last. Returns their names.
     pub fn sweep(&self, keep: usize) -> Vec<RoomName> {
         let mut rooms = lock(&self.rooms);
         // Who is about to enter holds the room, and can only have got it from here.
-        let idle = |room: &&Arc<Room>| Arc::strong_count(room) == 1 && room.is_empty();
-        let mut idle: Vec<_> = rooms
-            .values()
-            .filter(idle)
-            .map(|r| (r.last(), r.name.clone()))
-            .collect();
-        idle.sort_unstable_by_key(|(last, _)| std::cmp::Reverse(*last));
+        let idle = rooms.values().filter(|room| Arc::strong_count(room) == 1);
+        let idle = idle.filter_map(|room| Some((room.empty_since()?, room.name.clone())));
+        let mut idle: Vec<_> = idle.collect();
+        idle.sort_unstable_by_key(|(since, _)| Reverse(*since));
         let names: Vec<_> = idle.into_iter().skip(keep).map(|(_, name)| name).collect();
         names.iter().for_each(|name| drop(rooms.remove(name)));
         names

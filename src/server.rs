@@ -236,9 +236,9 @@ impl Server {
         if scheme.eq_ignore_ascii_case("https") {
             headers.push(("Strict-Transport-Security", "max-age=31536000"));
         }
-        let known = [&*file.etag, "*"]
-            .iter()
-            .any(|tag| request.lists("if-none-match", tag));
+        let weak = format!("W/{}", file.etag); // as a proxy that compresses may make it
+        let tags = [&*file.etag, &*weak, "*"];
+        let known = tags.iter().any(|tag| request.lists("if-none-match", tag));
         let (status, body) = if known { (304, "") } else { (200, file.body) };
         Ok(Some(http::answer(
             status,

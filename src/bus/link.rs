@@ -281,7 +281,7 @@ impl Link {
                 }
                 reply => reply?,
             };
-            if room.is_empty() {
+            if room.empty_since().is_some() {
                 room.set_members(shown_names(owners));
             }
             match room.catch_up(Rows {
