@@ -39,13 +39,17 @@ pub struct Beat {
 }
 
 impl Beat {
-    pub fn new(link: watch::Receiver<bool>) -> Beat {
-        Beat {
-            slots: Default::default(),
-            hand: AtomicUsize::new(0),
-            draining: AtomicBool::new(false),
+    /// A wheel that turns as long as the program runs. `link`: whether Redis is there.
+    pub fn start(link: watch::Receiver<bool>) -> Arc<Beat> {
+        let (slots, hand, draining) = Default::default();
+        let beat = Arc::new(Beat {
+            slots,
+            hand,
+            draining,
             link,
-        }
+        });
+        tokio::spawn(beat.clone().turn());
+        beat
     }
 
     /// Takes a connection into the wheel, from its upgrade until it is dropped.
@@ -59,44 +63,41 @@ impl Beat {
         }
     }
 
-    /// Beats once a second, for ever.
-    pub async fn run(&self) {
+    async fn turn(self: Arc<Self>) {
         let mut link = self.link.clone();
         let mut second = interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = second.tick() => {
-                    let up = *link.borrow();
-                    let now = (self.hand.load(Relaxed) + 1) % PING;
-                    self.hand.store(now, Relaxed);
-                    for (slot, conns) in self.slots.iter().enumerate() {
-                        lock(conns).retain(|conn| conn.strong_count() > 0);
-                        for conn in self.slot(conns) {
-                            conn.sweep(up);
-                            if slot == now {
-                                conn.push(&frame::BEAT);
-                            }
-                        }
-                        tokio::task::yield_now().await;
-                    }
-                }
+                _ = second.tick() => self.beat().await,
                 Ok(()) = link.changed() => {
                     let up = *link.borrow_and_update();
-                    self.slots.iter().flat_map(|conns| self.slot(conns)).for_each(|c| c.status(up));
+                    self.slots.iter().flat_map(alive).for_each(|conn| conn.status(up));
                 }
             }
+        }
+    }
+
+    async fn beat(&self) {
+        let up = *self.link.borrow();
+        let now = (self.hand.load(Relaxed) + 1) % PING;
+        self.hand.store(now, Relaxed);
+        for (slot, conns) in self.slots.iter().enumerate() {
+            lock(conns).retain(|conn| conn.strong_count() > 0);
+            for conn in alive(conns) {
+                conn.sweep(up);
+                if slot == now {
+                    conn.push(&frame::BEAT);
+                }
+            }
+            tokio::task::yield_now().await;
         }
     }
 
     /// Closes every connection with 1012 and returns when all have been told.
     pub async fn drain(&self) {
         self.draining.store(true, Relaxed);
-        let conns: Vec<_> = self
-            .slots
-            .iter()
-            .flat_map(|conns| self.slot(conns))
-            .collect();
+        let conns: Vec<_> = self.slots.iter().flat_map(alive).collect();
         let step = DRAIN_STEP.min(DRAIN / conns.len().max(1) as u32);
         let start = Instant::now();
         for (n, conn) in conns.into_iter().enumerate() {
@@ -104,9 +105,9 @@ impl Beat {
             conn.close(code::RESTART, "restart");
         }
     }
+}
 
-    /// The living connections of a slot, so that nothing is sent under its lock.
-    fn slot(&self, conns: &Mutex<Vec<Weak<Conn>>>) -> Vec<Arc<Conn>> {
-        lock(conns).iter().filter_map(Weak::upgrade).collect()
-    }
+/// The living connections of a slot, so that nothing is sent under its lock.
+fn alive(slot: &Mutex<Vec<Weak<Conn>>>) -> Vec<Arc<Conn>> {
+    lock(slot).iter().filter_map(Weak::upgrade).collect()
 }

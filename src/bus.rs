@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use ::redis::Client;
 use futures_util::{StreamExt, stream};
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
@@ -28,7 +28,7 @@ use crate::{
 /// How long a name stays its owner's without renewal. A reload, a restart and a kill take less, and so
 /// nobody sees them.
 const LEASE: Duration = Duration::from_secs(20);
-/// From renewal to renewal, and the age at which an idle room may be swept.
+/// From renewal to renewal.
 const RENEW: Duration = Duration::from_secs(5);
 /// Names renewed by one command: bounds how long Redis is busy with it.
 const RENEW_AT_ONCE: usize = 100;
@@ -36,8 +36,6 @@ const RENEW_AT_ONCE: usize = 100;
 const AT_ONCE: usize = 16;
 /// A list of members is read once in this time, however often it changes: n joins cost n, not n².
 const READ_PAUSE: Duration = Duration::from_secs(1);
-/// After Redis was away, how long every dyno has to renew its names before a list is believed.
-const SETTLE: Duration = Duration::from_secs(3);
 /// How long someone who joins waits for the room to be read.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -62,31 +60,41 @@ pub struct Bus {
 }
 
 enum Store {
-    Local(Box<Local>),
+    Local(Local),
     Redis(Box<Redis>),
 }
 
 impl Bus {
-    /// A bus over Redis, or one for this process alone.
-    pub fn new(client: Option<Client>, rooms: Arc<Rooms>) -> Bus {
+    /// A bus over Redis, or one for this process alone. Its upkeep runs as long as the program.
+    pub fn start(client: Option<Client>) -> Arc<Bus> {
+        let (nudges, mut nudged) = mpsc::unbounded_channel();
+        let rooms = Arc::new(Rooms::new(nudges));
         let store = match client {
-            Some(client) => Store::Redis(Box::new(Redis::new(client, rooms.clone()))),
-            None => Store::Local(Box::new(Local::new(rooms.clone()))),
+            Some(client) => Store::Redis(Box::new(Redis::start(client, rooms.clone()))),
+            None => Store::Local(Local::new(rooms.clone())),
         };
-        Bus { rooms, store }
-    }
-
-    /// Whether messages can be said: true while Redis is there.
-    pub fn link(&self) -> watch::Receiver<bool> {
-        match &self.store {
-            Store::Local(_) => watch::channel(true).1,
-            Store::Redis(redis) => redis.link(),
-        }
+        let bus = Arc::new(Bus { rooms, store });
+        tokio::spawn(bus.clone().renew_all());
+        let lists = bus.clone();
+        tokio::spawn(async move {
+            while let Some(room) = nudged.recv().await {
+                tokio::spawn(lists.clone().read_list(room));
+            }
+        });
+        bus
     }
 
     /// Whether other processes can share it.
     pub fn is_shared(&self) -> bool {
         matches!(self.store, Store::Redis(_))
+    }
+
+    /// Whether anything can be said: false while Redis is away.
+    pub fn link(&self) -> watch::Receiver<bool> {
+        match &self.store {
+            Store::Local(_) => watch::channel(true).1,
+            Store::Redis(redis) => redis.link(),
+        }
     }
 
     /// Takes the name for its owner, for a lease. Returns it as it was first claimed.
@@ -127,47 +135,29 @@ impl Bus {
         }
     }
 
-    /// Keeps the store's connection and all leases alive and reads the lists that change, for ever.
-    pub async fn run(self: Arc<Self>) {
-        let store = async {
-            if let Store::Redis(redis) = &self.store {
-                redis.run().await;
-            }
-        };
-        let lists = async {
-            loop {
-                for room in self.rooms.nudged().await {
-                    tokio::spawn(self.clone().read_list(room));
-                }
-            }
-        };
-        tokio::join!(store, lists, self.renew_all());
-    }
-
-    async fn renew_all(&self) {
+    /// Keeps the leases of everyone who is here.
+    async fn renew_all(self: Arc<Self>) {
         let mut beat = interval(RENEW);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut link = self.link();
         loop {
             tokio::select! {
                 _ = beat.tick() => {}
-                Ok(()) = link.changed() => {} // back: names may have lapsed meanwhile
+                Ok(()) = link.changed() => {} // when it is back, names may have lapsed
             }
-            if !*link.borrow_and_update() {
-                continue;
+            if *link.borrow_and_update() {
+                let rooms = stream::iter(self.rooms.all());
+                rooms
+                    .for_each_concurrent(AT_ONCE, |room| self.renew(room))
+                    .await;
             }
-            let rooms = self.rooms.all();
-            stream::iter(rooms)
-                .for_each_concurrent(AT_ONCE, |room| self.renew(room))
-                .await;
-            match &self.store {
-                Store::Local(local) => local.sweep(),
-                Store::Redis(redis) => redis.sweep(),
+            if let Store::Local(local) = &self.store {
+                local.sweep();
             }
         }
     }
 
-    /// Extends the leases of those who are here, and claims again what has lapsed.
+    /// Extends the leases of those who are in a room here, and claims again what has lapsed.
     async fn renew(&self, room: Arc<Room>) {
         for members in room.present().chunks(RENEW_AT_ONCE) {
             let renewed = match &self.store {
@@ -183,7 +173,7 @@ impl Bus {
             for member in missing {
                 self.claim_again(&room, &member).await;
             }
-            self.rooms.nudge(&room); // a nudge can be lost
+            self.rooms.nudge(&room); // for a nudge from Redis can be lost
         }
     }
 
@@ -195,7 +185,7 @@ impl Bus {
         claimed.is_ok()
     }
 
-    /// Reads the list of members until no nudge has come for a while.
+    /// Reads the list of members, and again until it has not changed for a while.
     async fn read_list(self: Arc<Self>, room: Arc<Room>) {
         while room.changed() {
             let list = match &self.store {
@@ -204,8 +194,8 @@ impl Bus {
             };
             if let Ok(mut list) = list {
                 for member in room.present() {
-                    if !list.contains_key(&member.folded) && self.claim_again(&room, &member).await
-                    {
+                    let known = list.contains_key(&member.folded);
+                    if !known && self.claim_again(&room, &member).await {
                         list.insert(member.folded.clone(), member.shown.clone());
                     }
                 }

@@ -61,13 +61,14 @@ pub fn close(code: u16, reason: &'static str) -> Bytes {
 }
 
 /// The text inside a frame made by [`put_text`].
-pub fn payload(frame: &[u8]) -> &[u8] {
+pub fn payload(frame: &[u8]) -> &str {
     let head = match frame.get(1) {
         Some(127) => 10,
         Some(126) => 4,
         _ => 2,
     };
-    frame.get(head..).unwrap_or_default()
+    let text = frame.get(head..).unwrap_or_default();
+    str::from_utf8(text).unwrap_or_default() // it was a str when it was put in
 }
 
 #[cfg(test)]
@@ -81,7 +82,7 @@ mod tests {
             let frame = text(&json);
             assert_eq!(
                 (frame.len() - length, payload(&frame)),
-                (head, json.as_bytes())
+                (head, json.as_str())
             );
         }
     }

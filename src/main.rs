@@ -23,13 +23,9 @@ mod room;
 mod rooms;
 mod server;
 mod session;
+mod web;
 
-use std::{
-    io,
-    process::{ExitCode, exit},
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use std::{io, process::ExitCode, sync::Arc, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use simple_logger::SimpleLogger;
 use tokio::{
@@ -38,89 +34,71 @@ use tokio::{
     time::{Instant, interval},
 };
 
-use crate::{bus::Bus, config::Config, rooms::Rooms, server::Server, session::Dyno};
+use crate::{bus::Bus, config::Config, server::Server, session::Dyno};
 
-/// Threads for host names that Redis is looked up by; tokio's default is 512, the platform's limit
-/// for everything is 256.
+/// Threads that look up Redis' host name; the platform allows 256 of all kinds, tokio would take 512.
 const BLOCKING_THREADS: usize = 2;
 const METRICS: Duration = Duration::from_secs(60);
 /// Two Ctrl-C within a second are one: `heroku local` delivers it twice.
 const ONE_CTRL_C: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let config = match Config::from_env() {
-        Ok(config) => config,
-        Err(e) => return fail(&e),
-    };
-    SimpleLogger::new()
-        .with_level(config.log)
-        .init()
-        .expect("the first logger");
-    let runtime = runtime::Builder::new_multi_thread()
-        .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS)
-        .build();
-    match runtime.and_then(|runtime| runtime.block_on(run(config))) {
+    match Config::from_env().and_then(start) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(e) => fail(&e.to_string()),
+        Err(sentence) => {
+            eprintln!("dynochat: {sentence}");
+            ExitCode::FAILURE
+        }
     }
 }
 
-fn fail(sentence: &str) -> ExitCode {
-    eprintln!("dynochat: {sentence}");
-    ExitCode::FAILURE
+fn start(config: Config) -> Result<(), String> {
+    SimpleLogger::new()
+        .with_level(config.log)
+        .init()
+        .map_err(|e| e.to_string())?;
+    let mut runtime = runtime::Builder::new_multi_thread();
+    let runtime = runtime
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build();
+    let runtime = runtime.map_err(|e| format!("failed to start the runtime: {e}"))?;
+    runtime.block_on(run(config))
 }
 
-/// Listens, serves, and drains.
-async fn run(config: Config) -> io::Result<()> {
-    let listener = server::listen(config.port).map_err(|e| {
-        io::Error::new(
-            e.kind(),
-            format!("failed to listen on PORT {}: {e}", config.port),
-        )
-    })?;
-    let shutdown = shutdown()?;
-    say_hello(&config);
-    let bus = Arc::new(Bus::new(config.redis, Arc::new(Rooms::default())));
+/// Listens first, for the platform waits for that; then serves until a signal, and drains.
+async fn run(config: Config) -> Result<(), String> {
+    let port = config.port;
+    let failed = |e: io::Error| format!("failed to listen on PORT {port}: {e}");
+    let listener = server::listen(port).map_err(failed)?;
+    let shutdown = shutdown().map_err(|e| format!("failed to wait for signals: {e}"))?;
+    let bus = if config.redis.is_some() {
+        "redis"
+    } else {
+        "none, a single process"
+    };
+    log::info!(
+        "listening=http://localhost:{port} dyno={:?} redis={bus:?}",
+        config.dyno
+    );
+    if config.tls_unverified {
+        log::warn!("redis_certificate=unverified cause=REDIS_TLS_VERIFY=false");
+    }
+    let bus = Bus::start(config.redis);
     let dyno = Arc::new(Dyno {
         name: config.dyno,
         boot: format!("{:016x}", rand::random::<u64>()),
         link: bus.link(),
-        bus: bus.clone(),
+        bus,
         talk_per_second: config.talk_per_second,
     });
-    let server = Arc::new(Server::new(
-        dyno,
-        config.allowed_origins,
-        config.max_connections,
-    ));
-    tokio::spawn(bus.run());
-    tokio::spawn({
-        let server = server.clone();
-        async move { server.beat.run().await }
-    });
+    let server = Server::new(dyno, config.allowed_origins, config.max_connections);
     tokio::spawn(measure(server.clone()));
     let serving = tokio::spawn(server.run(listener, shutdown));
-    serving.await.map_err(io::Error::other)
+    serving.await.map_err(|e| format!("failed to serve: {e}"))
 }
 
-fn say_hello(config: &Config) {
-    let mode = if config.redis.is_some() {
-        "redis"
-    } else {
-        "single process, no REDIS_URL"
-    };
-    log::info!(
-        "listening=http://localhost:{} dyno={} bus={mode:?}",
-        config.port,
-        config.dyno
-    );
-    if config.tls_unverified {
-        log::warn!("redis_tls=unverified cause=REDIS_TLS_VERIFY=false");
-    }
-}
-
-/// SIGTERM, which the platform may repeat, or SIGINT. A second SIGINT exits at once.
+/// SIGTERM, which the platform may repeat, or SIGINT; another SIGINT later exits at once.
 fn shutdown() -> io::Result<impl Future<Output = ()>> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
@@ -133,7 +111,7 @@ fn shutdown() -> io::Result<impl Future<Output = ()>> {
         tokio::spawn(async move {
             while int.recv().await.is_some() {
                 if first.elapsed() > ONE_CTRL_C {
-                    exit(130); // as a shell says it: ended by SIGINT
+                    std::process::exit(130); // as a shell counts it: 128 and the signal
                 }
             }
         });

@@ -3,7 +3,7 @@
 //! `session.rs` parses what a browser sent, `room.rs` and `session.rs` write what it gets. The text of the wire protocol
 //! is in the README; fields that this version does not know are ignored, so that old and new pages and dynos can talk.
 
-use std::{fmt, str::FromStr};
+use std::fmt;
 
 use serde_json::{Map, Value};
 
@@ -24,18 +24,13 @@ pub struct Id {
     pub seq: u64,
 }
 
-impl FromStr for Id {
-    type Err = ();
-    fn from_str(text: &str) -> Result<Id, ()> {
-        let (ms, seq) = text.split_once('-').ok_or(())?;
-        let number = |s: &str| {
-            s.bytes()
-                .all(|b| b.is_ascii_digit())
-                .then(|| s.parse().ok())
-                .flatten()
-                .ok_or(())
-        };
-        Ok(Id {
+impl Id {
+    /// Reads `ms-seq`, decimal digits only.
+    pub fn parse(text: &str) -> Option<Id> {
+        let (ms, seq) = text.split_once('-')?;
+        let digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
+        let number = |s: &str| if digits(s) { s.parse().ok() } else { None };
+        Some(Id {
             ms: number(ms)?,
             seq: number(seq)?,
         })
@@ -149,7 +144,7 @@ pub fn parse(text: &str) -> Result<Incoming, Refused> {
         "join" => {
             let token = optional(&fields, "token", |s| is_word(s, 16).then(|| s.to_owned()))
                 .ok_or_else(bad)?;
-            let last = optional(&fields, "last", |s| s.parse().ok()).ok_or_else(bad)?;
+            let last = optional(&fields, "last", Id::parse).ok_or_else(bad)?;
             let (room, user) = string(&fields, "room")
                 .zip(string(&fields, "user"))
                 .ok_or_else(bad)?;
@@ -268,7 +263,7 @@ impl Said {
             string(&fields, key).filter(|s| !s.is_empty() && s.chars().take(max + 1).count() <= max)
         };
         Some(Said {
-            id: id.parse().ok()?,
+            id: Id::parse(id)?,
             user: field("user", crate::name::MAX_NAME)?.to_owned(),
             message: field("message", MAX_MESSAGE)?.to_owned(),
             cid: field("cid", 64)?.to_owned(),
@@ -284,10 +279,12 @@ pub fn members<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
 }
 
 /// An `error` frame's text.
-pub fn error(code: Code, cid: Option<&str>, retry_ms: Option<u64>) -> String {
-    let (word, sentence) = code.words();
-    let cid = cid.map_or("null".to_owned(), quote);
-    let retry = retry_ms.map_or(String::new(), |ms| format!(r#","retry_ms":{ms}"#));
+pub fn error(refused: &Refused) -> String {
+    let (word, sentence) = refused.code.words();
+    let cid = refused.cid.as_deref().map_or("null".to_owned(), quote);
+    let retry = refused
+        .retry_ms
+        .map_or(String::new(), |ms| format!(r#","retry_ms":{ms}"#));
     format!(r#"{{"kind":"error","code":"{word}","message":"{sentence}","cid":{cid}{retry}}}"#)
 }
 

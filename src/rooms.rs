@@ -1,27 +1,29 @@
-//! The register of the rooms that this dyno has, and of those whose list of members has changed.
-//!
-//! Sessions and buses find a room here by its name. A room leaves the register when it is swept.
+//! The register of the rooms that this dyno has. Sessions and buses find a room here by its name.
 
 use std::{
     cmp::Reverse,
     collections::HashMap,
-    mem::take,
     sync::{Arc, Mutex},
 };
 
-use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{conn::lock, name::RoomName, room::Room};
 
-#[derive(Default)]
 pub struct Rooms {
     rooms: Mutex<HashMap<RoomName, Arc<Room>>>,
-    /// Each room at most once, so bounded by the number of rooms.
-    nudged: Mutex<Vec<Arc<Room>>>,
-    wake: Notify,
+    /// To whoever reads the lists of members. A room is in it once, so its length is bounded.
+    nudges: UnboundedSender<Arc<Room>>,
 }
 
 impl Rooms {
+    pub fn new(nudges: UnboundedSender<Arc<Room>>) -> Rooms {
+        Rooms {
+            rooms: Mutex::default(),
+            nudges,
+        }
+    }
+
     pub fn get(&self, name: &str) -> Option<Arc<Room>> {
         lock(&self.rooms).get(name).cloned()
     }
@@ -29,12 +31,12 @@ impl Rooms {
     /// The room of that name, and whether it was made now.
     pub fn open(&self, name: &RoomName, behind: bool) -> (Arc<Room>, bool) {
         let mut rooms = lock(&self.rooms);
-        if let Some(room) = rooms.get(name.as_str()) {
-            return (room.clone(), false);
-        }
-        let room = Arc::new(Room::new(name.clone(), behind));
-        rooms.insert(name.clone(), room.clone());
-        (room, true)
+        let known = rooms.len();
+        let room = rooms.entry(name.clone());
+        let room = room
+            .or_insert_with(|| Arc::new(Room::new(name.clone(), behind)))
+            .clone();
+        (room, rooms.len() > known)
     }
 
     pub fn all(&self) -> Vec<Arc<Room>> {
@@ -43,6 +45,13 @@ impl Rooms {
 
     pub fn count(&self) -> usize {
         lock(&self.rooms).len()
+    }
+
+    /// The room's list of members may have changed.
+    pub fn nudge(&self, room: &Arc<Room>) {
+        if room.nudge() {
+            let _ = self.nudges.send(room.clone()); // fails when the program ends
+        }
     }
 
     /// Drops the rooms that nobody sits in or is about to enter, but for the `keep` that were left
@@ -57,19 +66,5 @@ impl Rooms {
         let names: Vec<_> = idle.into_iter().skip(keep).map(|(_, name)| name).collect();
         names.iter().for_each(|name| drop(rooms.remove(name)));
         names
-    }
-
-    /// The room's list of members may have changed.
-    pub fn nudge(&self, room: &Arc<Room>) {
-        if room.nudge() {
-            lock(&self.nudged).push(room.clone());
-            self.wake.notify_one();
-        }
-    }
-
-    /// Waits for nudges, and takes the rooms that got one.
-    pub async fn nudged(&self) -> Vec<Arc<Room>> {
-        self.wake.notified().await;
-        take(&mut *lock(&self.nudged))
     }
 }

@@ -1,15 +1,13 @@
-//! The listener: accepts, answers plain requests, upgrades to WebSocket (RFC 6455 §4.2), and at the
-//! end lets everyone go. What is said over a WebSocket is the business of `session.rs`.
+//! The listener: accepts, answers plain requests, upgrades to WebSocket, and at the end lets everyone
+//! go. What is said over a WebSocket is the business of `session.rs`.
 
 use std::{
-    future::Future,
-    io::{self, Read, Write},
+    io::{self, ErrorKind, Read, Write},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
-use sha1_smol::Sha1;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::Semaphore,
@@ -21,62 +19,41 @@ use crate::{
     conn::{Conn, SEND_BUFFER},
     frame::{self, code},
     http::{self, Refusal, Request},
-    message::{self, Code},
+    message::{self, Code, Refused},
     session::{Dyno, Session},
+    web::{self, Web},
 };
 
-/// From the accept to a complete head: longer than any browser or router takes.
+/// From the accept to a complete head, and for a plain answer to be taken.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
-/// For a plain answer to be taken.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
-/// All connections closed and lingered over: well before the platform's SIGKILL after 30 s.
+/// Until all connections are closed: well before the platform's SIGKILL, 30 s after its SIGTERM.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(9);
 /// Sockets beside those of WebSockets: heads being read, plain answers.
 const PLAIN: usize = 64;
 /// When no descriptor is left: until one may be.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const BACKLOG: u32 = 1024;
-/// What someone who finds the dyno full is asked to wait; another dyno may have room.
-const FULL_RETRY_MS: u64 = 8_000;
-/// RFC 6455 §1.3.
-const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-
-/// A part of the page, compiled in: the program runs from anywhere.
-struct File {
-    path: &'static str,
-    kind: &'static str,
-    body: &'static str,
-    etag: String,
-}
-
-impl File {
-    fn new(path: &'static str, kind: &'static str, body: &'static str) -> File {
-        File {
-            path,
-            kind,
-            body,
-            etag: format!("\"{}\"", Sha1::from(body).digest()),
-        }
-    }
-}
+/// What someone who finds the dyno full is asked to wait, in ms; another dyno may have room.
+const FULL_RETRY: u64 = 8_000;
 
 pub struct Server {
     pub dyno: Arc<Dyno>,
-    pub beat: Beat,
-    pub allowed_origins: Vec<String>,
-    pub max_connections: usize,
-    pub started: Instant,
-    files: [File; 3],
+    beat: Arc<Beat>,
+    web: Web,
+    allowed_origins: Vec<String>,
+    max_connections: usize,
+    started: Instant,
     /// A permit for each WebSocket, and one for each socket.
     websockets: Arc<Semaphore>,
     sockets: Arc<Semaphore>,
 }
 
-/// Listens on every address, IPv6 and IPv4, before anything else is done: the platform waits for it.
+/// Listens on every address, IPv6 and IPv4.
 pub fn listen(port: u16) -> io::Result<TcpListener> {
     let open = |socket: TcpSocket, addr: SocketAddr| {
         socket.set_reuseaddr(true)?;
-        socket.set_send_buffer_size(SEND_BUFFER)?; // accepted sockets inherit it
+        socket.set_send_buffer_size(SEND_BUFFER)?; // which accepted sockets inherit
         socket.bind(addr)?;
         socket.listen(BACKLOG)
     };
@@ -85,34 +62,18 @@ pub fn listen(port: u16) -> io::Result<TcpListener> {
 }
 
 impl Server {
-    pub fn new(dyno: Arc<Dyno>, allowed_origins: Vec<String>, max_connections: usize) -> Server {
-        let max = max_connections.min(Semaphore::MAX_PERMITS - PLAIN);
-        Server {
-            beat: Beat::new(dyno.link.clone()),
+    pub fn new(dyno: Arc<Dyno>, allowed_origins: Vec<String>, max: usize) -> Arc<Server> {
+        let max_connections = max.min(u32::MAX as usize - PLAIN);
+        Arc::new(Server {
+            beat: Beat::start(dyno.link.clone()),
             dyno,
+            web: Web::new(),
             allowed_origins,
-            max_connections: max,
+            max_connections,
             started: Instant::now(),
-            files: [
-                File::new(
-                    "/",
-                    "text/html; charset=utf-8",
-                    include_str!("../public/index.html"),
-                ),
-                File::new(
-                    "/chat.js",
-                    "text/javascript; charset=utf-8",
-                    include_str!("../public/chat.js"),
-                ),
-                File::new(
-                    "/chat.css",
-                    "text/css; charset=utf-8",
-                    include_str!("../public/chat.css"),
-                ),
-            ],
-            websockets: Arc::new(Semaphore::new(max)),
-            sockets: Arc::new(Semaphore::new(max + PLAIN)),
-        }
+            websockets: Arc::new(Semaphore::new(max_connections)),
+            sockets: Arc::new(Semaphore::new(max_connections + PLAIN)),
+        })
     }
 
     /// WebSockets open now.
@@ -125,170 +86,110 @@ impl Server {
         tokio::pin!(shutdown);
         loop {
             tokio::select! {
+                _ = &mut shutdown => break,
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => self.clone().admit(stream),
                     Err(e) => {
                         log::warn!("accept=failed error={:?}", e.to_string());
-                        sleep(ACCEPT_PAUSE).await; // EMFILE passes; a connection reset meanwhile is no harm
+                        sleep(ACCEPT_PAUSE).await;
                     }
                 },
-                _ = &mut shutdown => break,
             }
         }
-        drop(listener); // a refused connection is retried elsewhere, an accepted one is not
+        drop(listener); // a refused connection is tried elsewhere, an accepted one is not
         log::info!("drain=begun connections={}", self.connections());
-        let all = (self.max_connections + PLAIN) as u32;
         let drained = async {
             self.beat.drain().await;
-            let _ = self.sockets.acquire_many(all).await; // never closed
+            let all = self.max_connections + PLAIN;
+            let _ = self.sockets.acquire_many(all as u32).await; // it is never closed
         };
-        let done = timeout(DRAIN_DEADLINE, drained).await.is_ok();
-        log::info!("drain=ended complete={done}");
+        let complete = timeout(DRAIN_DEADLINE, drained).await.is_ok();
+        log::info!("drain=ended complete={complete}");
     }
 
     fn admit(self: Arc<Self>, stream: TcpStream) {
-        match self.sockets.clone().try_acquire_owned() {
-            Ok(permit) => {
-                tokio::spawn(async move {
-                    self.greet(stream).await;
-                    drop(permit);
-                });
+        let Ok(permit) = self.sockets.clone().try_acquire_owned() else {
+            return refuse_at_once(stream);
+        };
+        tokio::spawn(async move {
+            let _ = stream.set_nodelay(true); // without it frames are only later
+            let conn = Arc::new(Conn::new(stream));
+            if let Some(early) = self.greet(&conn).await {
+                self.open(conn, early).await;
             }
-            Err(_) => refuse_at_once(stream),
-        }
+            drop(permit);
+        });
     }
 
-    async fn greet(&self, stream: TcpStream) {
-        let _ = stream.set_nodelay(true); // a frame waits for no other; without, it is only slower
-        let conn = Arc::new(Conn::new(stream));
+    /// Reads a head and answers it. If it was a WebSocket's handshake, returns what came behind it.
+    async fn greet(&self, conn: &Conn) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
-        let head = match timeout(HEAD_DEADLINE, read_head(&conn, &mut bytes)).await {
-            Ok(Ok(head)) => head,
-            Err(_) if !bytes.is_empty() => Err((408, "The request head took over 10 s.")),
-            _ => return, // gone, or a browser that connected in advance
+        let head = match timeout(HEAD_DEADLINE, read_head(conn, &mut bytes)).await {
+            Ok(head) => head.ok()?,
+            Err(_) if bytes.is_empty() => return None, // browsers connect in advance
+            Err(_) => Err((408, "The head of the request took too long.")),
         };
-        let plain = match head {
-            Ok((request, length)) => match self.route(&request) {
-                Ok(Some(answer)) => answer,
-                Ok(None) => return self.upgrade(conn, &request, bytes.split_off(length)).await,
-                Err(refusal) => refused(refusal),
+        let (answer, upgrade) = match &head {
+            Ok((request, length)) => match self.route(request) {
+                Ok((answer, upgrade)) => (answer, upgrade.then(|| bytes.split_off(*length))),
+                Err(refusal) => (web::refusal(refusal, request.is_head()), None),
             },
-            Err(refusal) => refused(refusal),
+            Err(refusal) => (web::refusal(*refusal, false), None),
         };
-        drop(bytes);
-        conn.push(&plain.into());
-        conn.hang_up();
-        if timeout(ANSWER_DEADLINE, conn.pump()).await.is_ok() {
-            conn.linger().await;
+        conn.push(&answer.into());
+        if upgrade.is_none() {
+            conn.hang_up();
+            if timeout(ANSWER_DEADLINE, conn.pump()).await.is_ok() {
+                conn.linger().await;
+            }
         }
+        upgrade
     }
 
-    /// A plain answer, or `None`: it is a WebSocket's handshake, and a good one.
-    fn route(&self, request: &Request) -> Result<Option<Vec<u8>>, Refusal> {
-        let socket = request.path == "/ws";
+    /// What is answered, and whether that upgrades.
+    fn route(&self, request: &Request) -> Result<(Vec<u8>, bool), Refusal> {
         let scheme = request.only("x-forwarded-proto")?.unwrap_or_default();
-        if scheme.eq_ignore_ascii_case("http") && socket {
-            return Err((403, "Use wss: a socket follows no redirect."));
-        }
-        if scheme.eq_ignore_ascii_case("http") {
-            let there = format!("https://{}{}", request.host, request.target);
-            return Ok(Some(http::answer(308, &[("Location", &there)], b"", false)));
-        }
-        if socket && !request.origin_allowed(&self.allowed_origins)? {
-            return Err((
-                403,
-                "This origin may not connect; ALLOWED_ORIGINS names those that may.",
-            ));
-        }
-        if socket {
-            return request.websocket_key().map(|_| None);
-        }
-        let head_only = request.method == "HEAD";
-        if request.path == "/healthz" {
-            let headers = [
-                ("Content-Type", "application/json"),
-                ("Cache-Control", "no-store"),
-            ];
-            return Ok(Some(http::answer(
-                200,
-                &headers,
-                self.health().as_bytes(),
-                head_only,
-            )));
-        }
-        let file = self.files.iter().find(|file| file.path == request.path);
-        let file = file.ok_or((404, "There is no such page here."))?;
-        let host = &request.host;
-        // Older Safari does not count the page's own host for sockets as 'self'.
-        let csp = format!(
-            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
-             connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-        );
-        let mut headers = vec![
-            ("Content-Type", file.kind),
-            ("Cache-Control", "no-cache"), // ask each time, and be answered 304
-            ("ETag", &file.etag),
-            ("Content-Security-Policy", &csp),
-            ("X-Content-Type-Options", "nosniff"),
-            ("Referrer-Policy", "no-referrer"),
-            ("Cross-Origin-Opener-Policy", "same-origin"),
-        ];
-        if scheme.eq_ignore_ascii_case("https") {
-            headers.push(("Strict-Transport-Security", "max-age=31536000"));
-        }
-        let weak = format!("W/{}", file.etag); // as a proxy that compresses may make it
-        let tags = [&*file.etag, &*weak, "*"];
-        let known = tags.iter().any(|tag| request.lists("if-none-match", tag));
-        let (status, body) = if known { (304, "") } else { (200, file.body) };
-        Ok(Some(http::answer(
-            status,
-            &headers,
-            body.as_bytes(),
-            head_only,
-        )))
+        let plain = match (&*request.path, scheme) {
+            ("/ws", "http") => return Err((403, "Use wss: a socket follows no redirect.")),
+            (_, "http") => web::redirect(request),
+            ("/ws", _) if !request.origin_allowed(&self.allowed_origins)? => {
+                return Err((403, "Pages from elsewhere need to be in ALLOWED_ORIGINS."));
+            }
+            ("/ws", _) => return Ok((request.upgrade()?.into_bytes(), true)),
+            ("/healthz", _) => web::json(&self.health(), request.is_head()),
+            _ => self.web.file(request, scheme == "https")?,
+        };
+        Ok((plain, false))
     }
 
-    /// Well as long as it answers; whether Redis is there is said, but restarts no dyno.
+    /// A dyno is well while it answers; that Redis is away is said, and restarts no dyno.
     fn health(&self) -> String {
+        let (version, boot) = (env!("CARGO_PKG_VERSION"), &self.dyno.boot);
+        let (uptime, connections) = (self.started.elapsed().as_secs(), self.connections());
+        let rooms = self.dyno.bus.rooms.count();
         let redis = match (self.dyno.bus.is_shared(), *self.dyno.link.borrow()) {
             (false, _) => "none",
             (true, true) => "up",
             (true, false) => "down",
         };
         format!(
-            r#"{{"version":"{}","boot":"{}","uptime_s":{},"connections":{},"rooms":{},"redis":"{redis}"}}"#,
-            env!("CARGO_PKG_VERSION"),
-            self.dyno.boot,
-            self.started.elapsed().as_secs(),
-            self.connections(),
-            self.dyno.bus.rooms.count(),
+            r#"{{"version":"{version}","boot":"{boot}","uptime_s":{uptime},"connections":{connections},"rooms":{rooms},"redis":"{redis}"}}"#
         )
     }
 
-    async fn upgrade(&self, conn: Arc<Conn>, request: &Request, early: Vec<u8>) {
-        let Ok(key) = request.websocket_key() else {
-            return;
-        }; // route() has looked
-        let accept = http::base64(&Sha1::from(format!("{key}{GUID}")).digest().bytes());
-        let upgraded = format!(
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Accept: {accept}\r\n\r\n"
-        );
-        conn.push(&upgraded.into());
+    async fn open(&self, conn: Arc<Conn>, early: Vec<u8>) {
         let permit = self.websockets.clone().try_acquire_owned();
         self.beat.register(&conn);
         if permit.is_err() {
-            conn.push(&frame::text(&message::error(
-                Code::Busy,
-                None,
-                Some(FULL_RETRY_MS),
-            )));
+            let retry_ms = Some(FULL_RETRY);
+            let full = Refused {
+                retry_ms,
+                ..Code::Busy.into()
+            };
+            conn.push(&frame::text(&message::error(&full)));
             conn.close(code::FULL, "busy");
         }
-        // A task of its own, so that the larger one that read the head is gone.
-        let session = Session::new(self.dyno.clone(), conn);
-        session.run(early).await;
-        drop(permit);
+        Session::new(self.dyno.clone(), conn).run(early).await;
     }
 }
 
@@ -300,33 +201,23 @@ async fn read_head(
         conn.readable().await?;
         let mut chunk = [0; 2048];
         match conn.read(&mut chunk) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
             Ok(n) => bytes.extend_from_slice(&chunk[..n]),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(e) if e.kind() == ErrorKind::WouldBlock => continue,
             Err(e) => return Err(e),
         }
-        if let Some(done) = http::parse(bytes).transpose() {
-            return Ok(done);
+        if let Some(head) = http::parse(bytes).transpose() {
+            return Ok(head);
         }
     }
 }
 
-fn refused((status, sentence): Refusal) -> Vec<u8> {
-    let mut headers = vec![
-        ("Content-Type", "text/plain; charset=utf-8"),
-        ("X-Content-Type-Options", "nosniff"),
-    ];
-    match status {
-        405 => headers.push(("Allow", "GET, HEAD")),
-        426 => headers.extend([("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]),
-        _ => {}
-    }
-    http::answer(status, &headers, format!("{sentence}\n").as_bytes(), false)
-}
-
-/// With no socket to spare there is no task to spare either: one write that may fail, and the end.
+/// Where there is no socket to spare there is no task either: one write that may fail, and the end.
 fn refuse_at_once(stream: TcpStream) {
-    let full = refused((503, "This dyno is full. Please try again in a moment."));
+    let full = web::refusal(
+        (503, "This dyno is full. Please try again in a moment."),
+        false,
+    );
     if let Ok(mut stream) = stream.into_std() {
         let _ = stream
             .read(&mut [0; 2048])

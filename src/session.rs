@@ -177,31 +177,23 @@ impl Session {
         let member = Arc::new(member);
         while self.seat.is_none() {
             let room = self.dyno.bus.open(&join.room).await?;
-            self.seat = room.enter(&self.conn, &member, join.last, &greeting);
+            self.seat = room.enter(&self.conn, member.clone(), join.last, &greeting);
             tokio::task::yield_now().await; // it may just have fallen behind again
         }
         Ok(())
     }
 
     /// Says why, and ends what is beyond repair.
-    fn refuse(
-        &mut self,
-        Refused {
-            code,
-            cid,
-            retry_ms,
-        }: Refused,
-    ) -> Option<End> {
-        let busy = code == Code::Busy;
-        let retry_ms = retry_ms.or_else(|| busy.then(|| rand::random_range(BUSY_RETRY)));
-        let error = frame::text(&message::error(code, cid.as_deref(), retry_ms));
-        // Whoever is to wait for Redis hears of Redis first; it may be back before we have said so.
-        if busy {
+    fn refuse(&mut self, mut refused: Refused) -> Option<End> {
+        let code = refused.code;
+        if code == Code::Busy {
+            // Whoever is to wait for Redis hears of Redis first, and of its return while we said so.
             self.conn.status(*self.dyno.link.borrow());
-            self.conn.push(&error);
+            refused.retry_ms = Some(rand::random_range(BUSY_RETRY));
+        }
+        self.conn.push(&frame::text(&message::error(&refused)));
+        if code == Code::Busy {
             self.conn.status(*self.dyno.link.borrow());
-        } else {
-            self.conn.push(&error);
         }
         self.bad += u32::from(code == Code::BadMessage);
         let word = code.words().0;

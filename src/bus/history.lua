@@ -3,17 +3,19 @@
 --
 -- KEYS  stream, owners
 -- ARGV  id of the newest message that the dyno has (0-0: none), most lines, most bytes
--- Returns whether that message is still there, whether there is more to read, whether the log has
--- ever been cut, the lines (ID BODY, oldest first), and the owners as HGETALL gives them.
+-- Returns whether the log still holds that message, or where there is none, all that was ever said;
+-- whether there is more to read; the lines (ID BODY, oldest first); and the owners, as HGETALL does.
 local last, count, bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local found, more, trimmed, lines = 0, 0, 0, {}
+local whole, more, lines = 0, 0, {}
 
 local function line(row)
   bytes = bytes - #row[2][2]
   return row[1] .. ' ' .. row[2][2]
 end
 
-if redis.call('EXISTS', KEYS[1]) == 1 then
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  if last == '0-0' then whole = 1 end
+else
   if last == '0-0' then
     -- The newest that fit. Read backwards a page at a time, for the whole log may be megabytes.
     local newest, above = {}, '+'
@@ -28,17 +30,17 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
     for i = #newest, 1, -1 do lines[#lines + 1] = newest[i] end
     local info = redis.call('XINFO', 'STREAM', KEYS[1])
     for i = 1, #info, 2 do
-      if info[i] == 'entries-added' and info[i + 1] > #lines then trimmed = 1 end
+      if info[i] == 'entries-added' and info[i + 1] == #lines then whole = 1 end
     end
   else
     -- From the last one on, itself included: its absence would be a hole.
     local rows = redis.call('XRANGE', KEYS[1], last, '+', 'COUNT', count)
-    if rows[1] and rows[1][1] == last then found = 1 end
-    for i = 1 + found, #rows do
+    if rows[1] and rows[1][1] == last then whole = 1 end
+    for i = 1 + whole, #rows do
       lines[#lines + 1] = line(rows[i])
       if bytes <= 0 and i < #rows then break end
     end
     if #rows == count or bytes <= 0 then more = 1 end
   end
 end
-return { found, more, trimmed, lines, redis.call('HGETALL', KEYS[2]) }
+return { whole, more, lines, redis.call('HGETALL', KEYS[2]) }

@@ -14,7 +14,7 @@ use crate::{
     conn::lock,
     message::{Code, Id, Said, Talk},
     name::RoomName,
-    room::{Delivery, Member, Room},
+    room::{Member, Room},
     rooms::Rooms,
 };
 
@@ -147,7 +147,7 @@ impl Local {
         ledger.cids.insert(key, id);
         room.gather(format!("{id} {}", Said::body(&member.shown, talk)).into_bytes());
         drop(ledgers);
-        while room.deliver() == Delivery::More {}
+        while room.deliver() {}
         Ok(Fate::Said)
     }
 

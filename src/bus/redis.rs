@@ -1,5 +1,5 @@
-//! The bus in Redis: what is asked of it, each question one script, on the one connection that
-//! `link.rs` keeps. While there is none, every question fails at once with `busy`.
+//! The bus in Redis: each question is one script, on the one connection that `link.rs` keeps. While
+//! there is none, every question fails at once with `busy`.
 //!
 //! Keys, the braces literal so that a room lives in one slot: `chat:{room}` is the stream and the
 //! channel, `:names` who has a name until when, `:owners` whose it is, `:cid:HASH` what was said
@@ -7,20 +7,18 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering::Relaxed},
+    atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use redis::{Client, FromRedisValue, RedisError, Script, ScriptInvocation};
+use redis::{Client, FromRedisValue, RedisResult, Script, ScriptInvocation};
 use sha1_smol::Sha1;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
-use super::{
-    Fate, LEASE, Names, Refusal, Renewed,
-    link::{Link, key, shown_names},
-};
+use super::link::{Link, key, shown_names};
+use super::{Fate, LEASE, Names, Refusal, Renewed};
 use crate::{
     history,
-    message::{Code, Said, Talk},
+    message::{Code, Id, Said, Talk},
     name::RoomName,
     room::{Member, Room},
     rooms::Rooms,
@@ -32,89 +30,70 @@ const LOG_LIFE_S: u32 = 24 * 60 * 60;
 const CID_LIFE_S: u32 = 120;
 
 pub struct Redis {
-    link: Link,
+    link: Arc<Link>,
     claim: Script,
     renew: Script,
     release: Script,
     talk: Script,
-    /// A failure has been logged; the next sweep allows another line.
-    grumbled: AtomicBool,
+    started: Instant,
+    /// The minute in which a failure was reported last: one line is enough for all of them.
+    grumbled: AtomicU64,
 }
 
 impl Redis {
-    pub fn new(client: Client, rooms: Arc<Rooms>) -> Redis {
+    pub fn start(client: Client, rooms: Arc<Rooms>) -> Redis {
         Redis {
-            link: Link::new(client, rooms),
+            link: Link::start(client, rooms),
             claim: Script::new(include_str!("claim.lua")),
             renew: Script::new(include_str!("renew.lua")),
             release: Script::new(include_str!("release.lua")),
             talk: Script::new(include_str!("talk.lua")),
-            grumbled: AtomicBool::new(false),
+            started: Instant::now(),
+            grumbled: AtomicU64::new(0),
         }
-    }
-
-    /// Keeps the connection, for ever.
-    pub async fn run(&self) {
-        self.link.run().await;
     }
 
     pub fn link(&self) -> watch::Receiver<bool> {
         self.link.up()
     }
 
-    /// Subscribes to a new room and reads its log.
+    /// Has a new room's log read.
     pub fn read(&self, room: Arc<Room>) {
         self.link.read(room);
     }
 
-    /// Lets go of the rooms that nobody is in.
-    pub fn sweep(&self) {
-        self.grumbled.store(false, Relaxed);
-        self.link.sweep();
-    }
-
     pub async fn claim(&self, room: &RoomName, member: &Member) -> Result<String, Refusal> {
-        let mut script = self.claim.prepare_invoke();
-        for_names(&mut script, room);
+        let mut script = for_names(&self.claim, room);
         script.arg(&member.folded).arg(member.owner.to_string());
         script.arg(&member.shown).arg(LEASE.as_millis() as u64);
-        self.ask::<Option<String>>(&script)
-            .await?
-            .ok_or(Code::NameTaken)
+        let shown: Option<String> = self.ask(&script).await?;
+        shown.ok_or(Code::NameTaken)
     }
 
     pub async fn release(&self, room: &RoomName, member: &Member) -> Result<(), Refusal> {
-        let mut script = self.release.prepare_invoke();
-        for_names(&mut script, room);
+        let mut script = for_names(&self.release, room);
         script.arg(&member.folded).arg(member.owner.to_string());
         self.ask(&script).await
     }
 
     pub async fn renew(&self, room: &RoomName, members: &[Arc<Member>]) -> Renewed {
-        let mut script = self.renew.prepare_invoke();
-        for_names(&mut script, room);
+        let mut script = for_names(&self.renew, room);
         script.arg(LEASE.as_millis() as u64).arg(LOG_LIFE_S);
         for member in members {
             script.arg(&member.folded).arg(member.owner.to_string());
         }
         let reply: Vec<usize> = self.ask(&script).await?;
         let (log, missing) = reply.split_first().ok_or(Code::Busy)?;
-        let missing = missing
-            .iter()
-            .filter_map(|n| members.get(n.checked_sub(1)?).cloned());
-        Ok((*log == 0, missing.collect()))
+        let member = |n: &usize| members.get(n.checked_sub(1)?).cloned();
+        Ok((*log == 0, missing.iter().filter_map(member).collect()))
     }
 
     pub async fn talk(&self, room: &Room, member: &Member, talk: &Talk) -> Result<Fate, Refusal> {
+        let (key, floor) = (key(&room.name), room.floor());
         let owner = member.owner.to_string();
         let cid = Sha1::from(format!("{owner} {}", talk.cid)).digest();
-        let floor = room.floor();
-        let key = key(&room.name);
-        let mut script = self.talk.prepare_invoke();
-        script
-            .key(format!("{key}:owners"))
-            .key(&key)
-            .key(format!("{key}:cid:{cid}"));
+        let mut script = self.talk.key(format!("{key}:owners"));
+        script.key(&key).key(format!("{key}:cid:{cid}"));
         script
             .arg(&member.folded)
             .arg(owner)
@@ -124,14 +103,10 @@ impl Redis {
             .arg(history::MAX_MESSAGES)
             .arg(LOG_LIFE_S)
             .arg(CID_LIFE_S);
-        let (new, id): (bool, String) = self
-            .ask::<Option<_>>(&script)
-            .await?
-            .ok_or(Code::NameTaken)?;
-        if new {
-            Ok(Fate::Said)
-        } else {
-            id.parse().map(Fate::Repeated).map_err(|()| Code::Busy)
+        match self.ask::<Option<(bool, String)>>(&script).await? {
+            None => Err(Code::NameTaken),
+            Some((true, _)) => Ok(Fate::Said),
+            Some((false, id)) => Id::parse(&id).map(Fate::Repeated).ok_or(Code::Busy),
         }
     }
 
@@ -139,35 +114,33 @@ impl Redis {
     pub async fn names(&self, room: &RoomName) -> Result<Names, Refusal> {
         self.link.settled().await;
         let mut con = self.link.connection().ok_or(Code::Busy)?;
-        let owners = redis::cmd("HGETALL")
-            .arg(format!("{}:owners", key(room)))
-            .query_async(&mut con)
-            .await;
-        owners.map(shown_names).map_err(|e| self.refuse(&e))
+        let mut ask = redis::cmd("HGETALL");
+        ask.arg(format!("{}:owners", key(room)));
+        self.answer(ask.query_async(&mut con).await)
+            .map(shown_names)
     }
 
     async fn ask<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, Refusal> {
         let mut con = self.link.connection().ok_or(Code::Busy)?;
-        script
-            .invoke_async(&mut con)
-            .await
-            .map_err(|e| self.refuse(&e))
+        self.answer(script.invoke_async(&mut con).await)
     }
 
-    /// Whatever went wrong, it may be right in a moment. What was asked may have been done all the
-    /// same: that is what cids and leases are for.
-    fn refuse(&self, e: &RedisError) -> Refusal {
-        if !self.grumbled.swap(true, Relaxed) {
-            log::warn!("redis=refused error={:?}", e.to_string());
-        }
-        Code::Busy
+    /// Whatever went wrong may be right in a moment. What was asked may have been done all the same:
+    /// that is what cids and leases are for.
+    fn answer<T>(&self, reply: RedisResult<T>) -> Result<T, Refusal> {
+        reply.map_err(|e| {
+            let minute = 1 + self.started.elapsed().as_secs() / 60;
+            if self.grumbled.swap(minute, Relaxed) != minute {
+                log::warn!("redis=refused error={:?}", e.to_string());
+            }
+            Code::Busy
+        })
     }
 }
 
-fn for_names(script: &mut ScriptInvocation, room: &RoomName) {
+fn for_names<'a>(script: &'a Script, room: &RoomName) -> ScriptInvocation<'a> {
     let key = key(room);
+    let mut script = script.key(format!("{key}:names"));
+    script.key(format!("{key}:owners")).key(key);
     script
-        .key(format!("{key}:names"))
-        .key(format!("{key}:owners"))
-        .key(key);
 }

@@ -1,0 +1,127 @@
+//! Plain answers: the page and its two files, redirects, refusals. `server.rs` sends them.
+//!
+//! Every answer says its length and closes: the router keeps connections for 90 s and would send the
+//! next request into one that we are about to close.
+
+use sha1_smol::Sha1;
+
+use crate::http::{Refusal, Request};
+
+/// A part of the page, compiled in: the program runs from anywhere.
+struct File {
+    path: &'static str,
+    kind: &'static str,
+    body: &'static str,
+    etag: String,
+}
+
+pub struct Web {
+    files: [File; 3],
+}
+
+impl Web {
+    pub fn new() -> Web {
+        let file = |path, kind, body: &'static str| {
+            let etag = format!("\"{}\"", Sha1::from(body).digest());
+            File {
+                path,
+                kind,
+                body,
+                etag,
+            }
+        };
+        let page = include_str!("../public/index.html");
+        let script = include_str!("../public/chat.js");
+        let style = include_str!("../public/chat.css");
+        Web {
+            files: [
+                file("/", "text/html; charset=utf-8", page),
+                file("/chat.js", "text/javascript; charset=utf-8", script),
+                file("/chat.css", "text/css; charset=utf-8", style),
+            ],
+        }
+    }
+
+    /// The page or a file of it; 304 where the browser has it already.
+    pub fn file(&self, request: &Request, https: bool) -> Result<Vec<u8>, Refusal> {
+        let file = self.files.iter().find(|file| file.path == request.path);
+        let file = file.ok_or((404, "There is no such page here."))?;
+        let host = &request.host;
+        // Older Safari does not count the page's own host as 'self' for sockets.
+        let policy = format!(
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+             connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'self'; \
+             frame-ancestors 'none'"
+        );
+        let mut headers = vec![
+            ("Content-Type", file.kind),
+            ("Cache-Control", "no-cache"), // ask each time, and be told 304
+            ("ETag", &file.etag),
+            ("Content-Security-Policy", &policy),
+            ("X-Content-Type-Options", "nosniff"),
+            ("Referrer-Policy", "no-referrer"),
+            ("Cross-Origin-Opener-Policy", "same-origin"),
+        ];
+        if https {
+            headers.push(("Strict-Transport-Security", "max-age=31536000"));
+        }
+        let weak = format!("W/{}", file.etag); // as a proxy that compresses makes it
+        let known = [&file.etag, &weak, "*"]
+            .iter()
+            .any(|tag| request.lists("if-none-match", tag));
+        let (status, body) = if known { (304, "") } else { (200, file.body) };
+        Ok(answer(status, &headers, body, request.is_head()))
+    }
+}
+
+/// The same address by https.
+pub fn redirect(request: &Request) -> Vec<u8> {
+    let location = format!("https://{}{}", request.host, request.target);
+    answer(308, &[("Location", &location)], "", request.is_head())
+}
+
+pub fn json(body: &str, head_only: bool) -> Vec<u8> {
+    let headers = [
+        ("Content-Type", "application/json"),
+        ("Cache-Control", "no-store"),
+    ];
+    answer(200, &headers, body, head_only)
+}
+
+pub fn refusal((status, sentence): Refusal, head_only: bool) -> Vec<u8> {
+    let mut headers = vec![("Content-Type", "text/plain; charset=utf-8")];
+    match status {
+        405 => headers.push(("Allow", "GET, HEAD")),
+        426 => headers.extend([("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]),
+        _ => {}
+    }
+    answer(status, &headers, &format!("{sentence}\n"), head_only)
+}
+
+fn answer(status: u16, headers: &[(&str, &str)], body: &str, head_only: bool) -> Vec<u8> {
+    let reason = match status {
+        200 => "OK",
+        304 => "Not Modified",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        426 => "Upgrade Required",
+        431 => "Request Header Fields Too Large",
+        _ => "Service Unavailable",
+    };
+    let mut out = format!("HTTP/1.1 {status} {reason}\r\nConnection: close\r\n");
+    for (name, value) in headers {
+        out += &format!("{name}: {value}\r\n");
+    }
+    if status != 304 {
+        out += &format!("Content-Length: {}\r\n", body.len());
+    }
+    out += "\r\n";
+    if !head_only {
+        out += body;
+    }
+    out.into_bytes()
+}
