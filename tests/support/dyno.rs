@@ -1,0 +1,203 @@
+//! A dyno: the real binary as one process, in an empty environment plus what the test gives it.
+
+use super::{PATIENCE, Redis, eventually, free_port};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+pub struct Dyno {
+    child: Child,
+    pub port: u16,
+    vars: Vec<(String, String)>,
+    /// Holds the file `log`, into which stdout and stderr go.
+    dir: TempDir,
+}
+
+/// The program under test; `DYNOCHAT_BIN` names another build of it, for measurements.
+pub fn program() -> PathBuf {
+    std::env::var_os("DYNOCHAT_BIN").map_or(env!("CARGO_BIN_EXE_dynochat").into(), PathBuf::from)
+}
+
+impl Dyno {
+    pub async fn start(vars: &[(&str, &str)]) -> Dyno {
+        let vars: Vec<_> = vars
+            .iter()
+            .map(|(k, v)| (k.to_string(), v.to_string()))
+            .collect();
+        for attempt in 1.. {
+            let dir = TempDir::with_prefix("dynochat-").expect("a temporary directory");
+            let port = free_port();
+            let mut dyno = Dyno {
+                child: spawn(port, &vars, &dir),
+                port,
+                vars: vars.clone(),
+                dir,
+            };
+            match dyno.listens().await {
+                Ok(()) => return dyno,
+                Err(why) if attempt == 3 => panic!("the dyno did not start: {why}\n{}", dyno.log()),
+                Err(_) => {} // most likely another process took the port in between
+            }
+        }
+        unreachable!("the loop ends by returning or panicking")
+    }
+
+    pub async fn start_on(redis: &Redis, vars: &[(&str, &str)]) -> Dyno {
+        let url = redis.url();
+        Dyno::start(&[&[("REDIS_URL", url.as_str())], vars].concat()).await
+    }
+
+    async fn listens(&mut self) -> Result<(), String> {
+        let start = std::time::Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the dyno can be waited for") {
+                return Err(format!("it ended with {status}"));
+            }
+            match TcpStream::connect(self.addr()).await {
+                Ok(_) => return Ok(()),
+                Err(e) if start.elapsed() > PATIENCE => {
+                    return Err(format!("nothing listens on {}: {e}", self.port));
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// What a browser would call this dyno in `Host` and `Origin`.
+    pub fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).expect("the dyno can be signalled");
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child
+            .try_wait()
+            .expect("the dyno can be waited for")
+            .is_none()
+    }
+
+    /// Waits for the process to end by itself.
+    pub async fn exit(&mut self, within: Duration) -> ExitStatus {
+        eventually("the dyno ends", within, async || {
+            self.child
+                .try_wait()
+                .expect("the dyno can be waited for")
+                .ok_or("still running")
+        })
+        .await
+    }
+
+    pub async fn kill(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.exit(PATIENCE).await;
+    }
+
+    /// Starts the program again on the same port with the same settings, once the old process is gone.
+    pub async fn restart(&mut self) {
+        assert!(!self.is_running(), "restart comes after kill or exit");
+        self.child = spawn(self.port, &self.vars, &self.dir);
+        self.listens()
+            .await
+            .unwrap_or_else(|why| panic!("the dyno did not start again: {why}\n{}", self.log()));
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// Open descriptors of the process.
+    pub fn fds(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid()))
+            .expect("the dyno's descriptors can be listed")
+            .count()
+    }
+
+    /// Resident memory in kB, as the kernel counts it.
+    pub fn rss_kb(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))
+            .expect("the dyno's status can be read");
+        let line = status
+            .lines()
+            .find(|l| l.starts_with("VmRSS:"))
+            .expect("a running process has a VmRSS line");
+        line.split_whitespace()
+            .nth(1)
+            .and_then(|kb| kb.parse().ok())
+            .expect("VmRSS is a number of kB")
+    }
+}
+
+fn command(vars: &[(String, String)], dir: &TempDir) -> Command {
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(dir.path().join("log"))
+        .expect("a log file");
+    let mut command = Command::new(program());
+    command
+        .env_clear()
+        .envs(vars.iter().map(|(k, v)| (k, v)))
+        .current_dir(dir.path());
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("one file for both streams"))
+        .stderr(log);
+    command
+}
+
+fn spawn(port: u16, vars: &[(String, String)], dir: &TempDir) -> Child {
+    command(vars, dir)
+        .env("PORT", port.to_string())
+        .spawn()
+        .expect("the program can be started")
+}
+
+/// Starts the program with settings it must refuse: how it ended and what it said.
+pub async fn refuses_to_boot(vars: &[(&str, &str)]) -> (ExitStatus, String) {
+    let port = free_port().to_string(); // so that a bad setting that is accepted does no harm
+    let mut all = vec![("PORT".to_string(), port)];
+    all.extend(vars.iter().map(|(k, v)| (k.to_string(), v.to_string())));
+    let dir = TempDir::with_prefix("dynochat-").expect("a temporary directory");
+    let child = command(&all, &dir)
+        .spawn()
+        .expect("the program can be started");
+    let mut dyno = Dyno {
+        child,
+        port: 0,
+        vars: vec![],
+        dir,
+    };
+    let status = dyno.exit(PATIENCE).await;
+    (status, dyno.log())
+}
+
+impl Drop for Dyno {
+    fn drop(&mut self) {
+        let _ = self.child.kill(); // it may have ended before
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!(
+                "--- log of the dyno on port {}\n{}---",
+                self.port,
+                self.log()
+            );
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What the tests share: private servers, clients that read like a script, and a checker of the promise.
+//!
+//! Every test starts its own dyno (the real binary, in an empty environment) and, where it needs one, its own
+//! `redis-server` on a free port; both end with the test. Waiting is always for a fact, with a limit; what was
+//! seen instead is printed when the limit is over.
+
+// Each test file is a program of its own and uses its own part of this.
+#![allow(dead_code, unused_imports, unused_macros)]
+
+pub mod check;
+pub mod client;
+pub mod dyno;
+pub mod page;
+pub mod proxy;
+pub mod raw;
+pub mod redis_server;
+
+use std::collections::BTreeSet;
+use std::net::TcpListener;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+pub use client::{Client, Id, cid, token};
+pub use dyno::Dyno;
+pub use page::{Page, Router};
+pub use raw::Raw;
+pub use redis_server::Redis;
+
+/// How long a test waits for what should come at once. Long, because the machine may be busy: a limit that the
+/// contract names is asserted where it matters, with its own figure.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// No limit on talking, for tests that are about something else.
+pub const TALKATIVE: (&str, &str) = ("TALK_PER_SECOND", "0");
+
+/// What the dynos of a test share: nothing, or a Redis of their own.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Bus {
+    Alone,
+    Redis,
+}
+
+/// One dyno and, with [`Bus::Redis`], the Redis behind it. Fields end in this order.
+pub struct World {
+    pub dyno: Dyno,
+    pub redis: Option<Redis>,
+}
+
+impl World {
+    pub async fn start(bus: Bus, vars: &[(&str, &str)]) -> World {
+        match bus {
+            Bus::Alone => World {
+                dyno: Dyno::start(vars).await,
+                redis: None,
+            },
+            Bus::Redis => {
+                let redis = Redis::start(&[]).await;
+                World {
+                    dyno: Dyno::start_on(&redis, vars).await,
+                    redis: Some(redis),
+                }
+            }
+        }
+    }
+
+    /// A world in which nobody is told to slow down.
+    pub async fn talkative(bus: Bus) -> World {
+        World::start(bus, &[TALKATIVE]).await
+    }
+}
+
+/// Turns `async fn case(bus: Bus)` into two tests each: one on the bus within the process, one on Redis. A case that
+/// is missing from the list is dead code, which clippy refuses.
+#[macro_export]
+macro_rules! on_both_buses {
+    ($($case:ident),* $(,)?) => {
+        mod alone { $( #[tokio::test] async fn $case() { super::$case($crate::support::Bus::Alone).await } )* }
+        mod with_redis { $( #[tokio::test] async fn $case() { super::$case($crate::support::Bus::Redis).await } )* }
+    };
+}
+
+/// A port nobody listens on and nobody was given before by this process. Below the range from which the system takes
+/// the ports of outgoing connections, so that a server can be started again on the same one.
+pub fn free_port() -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    for _ in 0..1_000 {
+        let port = fastrand::u16(10_000..32_000);
+        let free =
+            TcpListener::bind(("::", port)).or_else(|_| TcpListener::bind(("0.0.0.0", port)));
+        if free.is_ok() && GIVEN.lock().unwrap().insert(port) {
+            return port;
+        }
+    }
+    panic!("no free port between 10000 and 32000");
+}
+
+/// Waits until `probe` finds what it looks for, and gives it back; until then it returns what it saw instead.
+pub async fn eventually<T, S: std::fmt::Debug>(
+    what: &str,
+    within: Duration,
+    mut probe: impl AsyncFnMut() -> Result<T, S>,
+) -> T {
+    let start = Instant::now();
+    loop {
+        match probe().await {
+            Ok(found) => return found,
+            Err(saw) if start.elapsed() > within => {
+                panic!("not within {within:?}: {what}; seen instead: {saw:?}")
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+/// Raises the number of files this process and its children may open to the hard limit, and says whether it reaches.
+pub fn need_descriptors(needed: u64) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) =
+        getrlimit(Resource::RLIMIT_NOFILE).expect("the limit of open files can be read");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+        .expect("the soft limit may rise to the hard one");
+    assert!(
+        hard >= needed,
+        "this test needs {needed} open files in one process, the hard limit is {hard}: raise it (ulimit -Hn)"
+    );
+}

@@ -1,0 +1,396 @@
+//! A bare socket: HTTP heads and WebSocket frames made by hand, for everything a well-behaved client never sends.
+
+use super::{Dyno, PATIENCE};
+use serde_json::Value;
+use std::io::{Cursor, ErrorKind};
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_tungstenite::tungstenite::protocol::frame::{
+    Frame, FrameHeader,
+    coding::{Control, Data, OpCode},
+};
+
+/// The key of RFC 6455 §1.3 and the answer it must get.
+pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+pub const TEXT: OpCode = OpCode::Data(Data::Text);
+pub const BINARY: OpCode = OpCode::Data(Data::Binary);
+pub const CONTINUE: OpCode = OpCode::Data(Data::Continue);
+pub const CLOSE: OpCode = OpCode::Control(Control::Close);
+pub const PING: OpCode = OpCode::Control(Control::Ping);
+pub const PONG: OpCode = OpCode::Control(Control::Pong);
+
+pub struct Raw {
+    stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+/// How a connection ended.
+#[derive(Debug, PartialEq)]
+pub enum End {
+    /// A FIN: everything sent before has arrived.
+    Eof,
+    /// A reset: what was on its way may be lost.
+    Reset,
+    StillOpen,
+}
+
+/// An HTTP answer whose framing has been checked.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// The value of the one header of this name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut all = self
+            .headers
+            .iter()
+            .filter(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, v)| v.as_str());
+        let first = all.next();
+        assert!(
+            all.next().is_none(),
+            "the header {name} stands twice in {:?}",
+            self.headers
+        );
+        first
+    }
+
+    pub fn expect_header(&self, name: &str) -> &str {
+        self.header(name)
+            .unwrap_or_else(|| panic!("no {name} in {} {:?}", self.status, self.headers))
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("the body is UTF-8")
+    }
+}
+
+/// A request head: the line, `Host`, then `headers`, one per line.
+pub fn head(line: &str, host: &str, headers: &[&str]) -> String {
+    let mut head = format!("{line} HTTP/1.1\r\nHost: {host}\r\n");
+    for header in headers {
+        head += header;
+        head += "\r\n";
+    }
+    head + "\r\n"
+}
+
+/// The head with which a browser asks for a WebSocket, plus `headers`.
+pub fn upgrade_head(host: &str, headers: &[&str]) -> String {
+    let key = format!("Sec-WebSocket-Key: {KEY}");
+    let usual = [
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        &key,
+    ];
+    head("GET /ws", host, &[&usual, headers].concat())
+}
+
+/// A masked frame as a browser sends it.
+pub fn frame(opcode: OpCode, payload: impl AsRef<[u8]>) -> Vec<u8> {
+    odd_frame(opcode, payload, |_| ())
+}
+
+/// A frame with something wrong in its header.
+pub fn odd_frame(
+    opcode: OpCode,
+    payload: impl AsRef<[u8]>,
+    spoil: impl Fn(&mut FrameHeader),
+) -> Vec<u8> {
+    let mut frame = Frame::message(payload.as_ref().to_vec(), opcode, true);
+    frame.header_mut().mask = Some(fastrand::u32(..).to_be_bytes());
+    spoil(frame.header_mut());
+    let mut bytes = vec![];
+    frame
+        .format(&mut bytes)
+        .expect("a frame can be written into memory");
+    bytes
+}
+
+/// A fragment of a message: `first` carries the kind, `last` the end.
+pub fn fragment(payload: impl AsRef<[u8]>, first: bool, last: bool) -> Vec<u8> {
+    odd_frame(if first { TEXT } else { CONTINUE }, payload, |header| {
+        header.is_final = last
+    })
+}
+
+/// Just the header of a masked text frame that claims this length.
+pub fn claimed_length(length: u64) -> Vec<u8> {
+    let header = FrameHeader {
+        opcode: TEXT,
+        mask: Some([1, 2, 3, 4]),
+        ..FrameHeader::default()
+    };
+    let mut bytes = vec![];
+    header
+        .format(length, &mut bytes)
+        .expect("a header can be written into memory");
+    bytes
+}
+
+/// The payload of a Close frame.
+pub fn close_payload(code: u16, reason: &[u8]) -> Vec<u8> {
+    [&code.to_be_bytes(), reason].concat()
+}
+
+impl Raw {
+    pub async fn connect(addr: SocketAddr) -> Raw {
+        let stream = TcpStream::connect(addr)
+            .await
+            .expect("the dyno accepts connections");
+        stream.set_nodelay(true).expect("nodelay can be set");
+        Raw {
+            stream,
+            unread: vec![],
+        }
+    }
+
+    /// Connects and upgrades.
+    pub async fn websocket(dyno: &Dyno) -> Raw {
+        let mut raw = Raw::connect(dyno.addr()).await;
+        raw.send(upgrade_head(&dyno.host(), &[])).await;
+        raw.switched().await;
+        raw
+    }
+
+    /// Connects, upgrades, joins and reads up to the welcome.
+    pub async fn joined(dyno: &Dyno, room: &str, user: &str) -> Raw {
+        let mut raw = Raw::websocket(dyno).await;
+        let join = serde_json::json!({"kind":"join","room":room,"user":user,"token":super::token(),"last":null});
+        raw.send(frame(TEXT, join.to_string())).await;
+        let welcome = raw.json().await;
+        assert_eq!(welcome["kind"], "welcome", "{user} joins {room}: {welcome}");
+        raw
+    }
+
+    /// Sends all of it; a server that has had enough may refuse the rest.
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = timeout(PATIENCE, self.stream.write_all(bytes.as_ref())).await;
+    }
+
+    /// No more bytes from here.
+    pub async fn finish(&mut self) {
+        self.stream
+            .shutdown()
+            .await
+            .expect("the sending side can be shut");
+    }
+
+    /// Reads what is there; how it ended, if it did.
+    async fn more(&mut self, deadline: Instant) -> Option<End> {
+        match timeout_at(deadline, self.stream.read_buf(&mut self.unread)).await {
+            Err(_) => Some(End::StillOpen),
+            Ok(Ok(0)) => Some(End::Eof),
+            Ok(Ok(_)) => None,
+            Ok(Err(e)) if e.kind() == ErrorKind::ConnectionReset => Some(End::Reset),
+            Ok(Err(e)) => panic!("reading failed in an unexpected way: {e}"),
+        }
+    }
+
+    /// Everything up to the end of the connection.
+    pub async fn rest(&mut self, within: Duration) -> (Vec<u8>, End) {
+        let deadline = Instant::now() + within;
+        loop {
+            if let Some(end) = self.more(deadline).await {
+                return (std::mem::take(&mut self.unread), end);
+            }
+        }
+    }
+
+    /// A plain answer, and the end of the connection after it. Checks what holds for every answer: a reason phrase,
+    /// `Connection: close`, an exact `Content-Length`, a FIN and not a reset.
+    pub async fn answer(&mut self) -> Answer {
+        self.answer_to("GET", PATIENCE).await
+    }
+
+    /// The same for `HEAD`, which has a length and no body, and for slow answers.
+    pub async fn answer_to(&mut self, method: &str, within: Duration) -> Answer {
+        let (bytes, end) = self.rest(within).await;
+        let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(600)]).into_owned();
+        assert_eq!(
+            end,
+            End::Eof,
+            "the connection ends with a FIN after the answer; so far: {shown}"
+        );
+        let (mut answer, reason, length) =
+            parse_head(&bytes).unwrap_or_else(|why| panic!("{why}: {shown}"));
+        assert!(
+            !reason.is_empty(),
+            "a status line has a reason phrase: {shown}"
+        );
+        answer.body = bytes[length..].to_vec();
+        assert_eq!(
+            answer
+                .header("Connection")
+                .map(str::to_ascii_lowercase)
+                .as_deref(),
+            Some("close"),
+            "{shown}"
+        );
+        let claimed = answer
+            .header("Content-Length")
+            .map(|l| l.parse::<usize>().expect("a length is a number"));
+        if method == "HEAD" || answer.status == 304 {
+            assert!(
+                answer.body.is_empty(),
+                "no body for {method} with {}: {shown}",
+                answer.status
+            );
+        } else {
+            assert_eq!(
+                claimed,
+                Some(answer.body.len()),
+                "the length is exact: {shown}"
+            );
+        }
+        answer
+    }
+
+    /// The head of the answer `101`; what follows it stays unread.
+    pub async fn switched(&mut self) -> Answer {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match parse_head(&self.unread) {
+                Ok((answer, reason, length)) => {
+                    let shown = String::from_utf8_lossy(&self.unread).into_owned();
+                    assert_eq!(answer.status, 101, "{shown}");
+                    assert!(
+                        !reason.is_empty(),
+                        "a status line has a reason phrase: {shown}"
+                    );
+                    self.unread.drain(..length);
+                    return answer;
+                }
+                Err(why) => {
+                    if let Some(end) = self.more(deadline).await {
+                        panic!(
+                            "{why}, then {end:?}: {}",
+                            String::from_utf8_lossy(&self.unread)
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next frame, or how the connection ended instead. The server must not mask.
+    pub async fn frame(&mut self, within: Duration) -> Result<(OpCode, Vec<u8>), End> {
+        let deadline = Instant::now() + within;
+        loop {
+            let mut cursor = Cursor::new(&self.unread);
+            if let Some((header, length)) =
+                FrameHeader::parse(&mut cursor).expect("the server's frames are well made")
+            {
+                let start = cursor.position() as usize;
+                let end = start + length as usize;
+                if self.unread.len() >= end {
+                    assert!(
+                        header.is_final && header.mask.is_none(),
+                        "an odd frame from the server: {header:?}"
+                    );
+                    let payload = self.unread[start..end].to_vec();
+                    self.unread.drain(..end);
+                    return Ok((header.opcode, payload));
+                }
+            }
+            if let Some(end) = self.more(deadline).await {
+                return Err(end);
+            }
+        }
+    }
+
+    /// The next text frame; Pings are left unanswered, lists of members and ticks come when they like.
+    pub async fn json(&mut self) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.frame(deadline - Instant::now()).await {
+                Ok((TEXT, payload)) => {
+                    let value: Value =
+                        serde_json::from_slice(&payload).expect("the server sends JSON");
+                    if value["kind"] != "members" && value["kind"] != "tick" {
+                        return value;
+                    }
+                }
+                Ok((PING, _)) => {}
+                other => panic!("a text frame was expected: {other:?}"),
+            }
+        }
+    }
+
+    /// The connection is closed with a Close frame and then a FIN; its code and reason. Other frames may come before.
+    pub async fn closed(&mut self, within: Duration) -> (u16, String) {
+        let deadline = Instant::now() + within;
+        let mut before = vec![];
+        loop {
+            match self
+                .frame(deadline.saturating_duration_since(Instant::now()))
+                .await
+            {
+                Ok((CLOSE, payload)) => {
+                    let (rest, end) = self.rest(PATIENCE).await;
+                    assert_eq!(
+                        (rest.as_slice(), end),
+                        (&[][..], End::Eof),
+                        "after the Close comes a FIN and nothing else"
+                    );
+                    let code = payload
+                        .first_chunk()
+                        .map(|c| u16::from_be_bytes(*c))
+                        .unwrap_or(1005);
+                    return (
+                        code,
+                        String::from_utf8_lossy(payload.get(2..).unwrap_or_default()).into_owned(),
+                    );
+                }
+                Ok((_, payload)) => before.push(String::from_utf8_lossy(&payload).into_owned()),
+                Err(end) => panic!("a Close frame was expected, but {end:?} after {before:?}"),
+            }
+        }
+    }
+
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+}
+
+/// The head of an answer, its reason phrase, and how long it is.
+fn parse_head(bytes: &[u8]) -> Result<(Answer, String, usize), String> {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut response = httparse::Response::new(&mut headers);
+    match response.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => {
+            let value = |v: &[u8]| String::from_utf8_lossy(v).into_owned();
+            let headers = response
+                .headers
+                .iter()
+                .map(|h| (h.name.to_string(), value(h.value)))
+                .collect();
+            let answer = Answer {
+                status: response.code.unwrap_or(0),
+                headers,
+                body: vec![],
+            };
+            Ok((answer, response.reason.unwrap_or("").to_string(), length))
+        }
+        Ok(httparse::Status::Partial) => Err("the head of the answer is not complete".into()),
+        Err(e) => Err(format!("this is no HTTP answer ({e})")),
+    }
+}
+
+/// One request with this head, and its checked answer.
+pub async fn http(addr: SocketAddr, head: &str) -> Answer {
+    let mut raw = Raw::connect(addr).await;
+    raw.send(head).await;
+    raw.answer_to(head.split(' ').next().unwrap_or(""), PATIENCE)
+        .await
+}
