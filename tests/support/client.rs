@@ -559,6 +559,66 @@ impl Client {
         self.expect_kind("tick").await;
     }
 
+    /// Like [`Client::settle`], for whoever may be told `slow_down`, and is interested in what came before.
+    pub async fn settle_loosely(&mut self) {
+        self.send(json!({"kind": "ping"})).await;
+        let tick = |heard: &Heard| matches!(heard, Heard::Frame(frame) if frame["kind"] == "tick");
+        let before = self.count_heard(tick);
+        super::eventually("a tick", PATIENCE, async || {
+            match self.count_heard(tick) > before {
+                true => Ok(()),
+                false => Err("none"),
+            }
+        })
+        .await;
+        self.cursor = self.journal.0.lock().unwrap().heard.len();
+    }
+
+    /// All talks heard, and all errors.
+    pub fn talks_and_refusals(&self) -> (Vec<Value>, Vec<Value>) {
+        let of_kind = |kind: &str| {
+            let journal = self.journal.0.lock().unwrap();
+            let frames = journal.heard.iter().filter_map(|(_, heard)| match heard {
+                Heard::Frame(frame) if frame["kind"] == kind => Some(frame.clone()),
+                _ => None,
+            });
+            frames.collect()
+        };
+        (of_kind("talk"), of_kind("error"))
+    }
+
+    /// Whatever comes before it: a Close with this code, then a clean end. Gives the reason.
+    pub async fn closed_after_all(&mut self, code: u16) -> String {
+        self.closed_after_all_within(code, PATIENCE).await
+    }
+
+    pub async fn closed_after_all_within(&mut self, code: u16, within: Duration) -> String {
+        let close =
+            |heard: &Heard| matches!(heard, Heard::Close(..) | Heard::Eof | Heard::Broken(_));
+        super::eventually("the connection is closed", within, async || {
+            match self.count_heard(close) > 0 {
+                true => Ok(()),
+                false => Err("still open"),
+            }
+        })
+        .await;
+        self.cursor = self
+            .journal
+            .0
+            .lock()
+            .unwrap()
+            .heard
+            .iter()
+            .position(|(_, h)| close(h))
+            .unwrap_or(0);
+        self.expect_close(code).await
+    }
+
+    /// A Close with this code; an error with a sentence for people may come before it.
+    pub async fn expect_close_after_error(&mut self, code: u16) -> String {
+        self.closed_after_all(code).await
+    }
+
     /// Says goodbye with the Leave button.
     pub async fn quit(mut self) {
         self.send(json!({"kind": "quit"})).await;
