@@ -550,12 +550,9 @@ async fn rooms_hear_nothing_of_each_other(bus: Bus) {
         ["in the library"]
     );
     assert_eq!(
-        jiro.members().0,
-        ["花子", "太郎"]
-            .iter()
-            .take(jiro.members().0.len())
-            .copied()
-            .collect::<Vec<_>>()
+        hanako.members().0,
+        ["花子"],
+        "who is in the library does not show in the lobby"
     );
 }
 
@@ -606,15 +603,28 @@ async fn whoever_goes_on_regardless_is_closed(bus: Bus) {
     assert!(!reason.is_empty(), "a reason to show");
     let (said, refused) = hanako.talks_and_refusals();
     assert!(
-        (10..=14).contains(&said.len()),
-        "{} talks before the flood was stopped",
+        (19..=20).contains(&refused.len()),
+        "the twentieth refusal in a row closes, not number {}",
+        refused.len()
+    );
+    taro.talk("静か").await;
+    let mut heard = 0;
+    loop {
+        match taro.expect_kind("talk").await["message"].as_str() {
+            Some("flood") => heard += 1,
+            other => break assert_eq!(other, Some("静か")),
+        }
+    }
+    assert!(
+        (10..=14).contains(&heard),
+        "{heard} talks before the flood was stopped"
+    );
+    // The one under way when the connection was closed may have no receipt.
+    assert!(
+        (heard - 1..=heard).contains(&said.len()),
+        "{heard} in the room, {} with their receipt",
         said.len()
     );
-    assert_eq!(refused.len(), 20, "twenty refusals in a row");
-    for _ in &said {
-        taro.hears("flood").await;
-    }
-    taro.say("静か").await;
 }
 
 // ---- names and rooms
@@ -1345,23 +1355,21 @@ async fn a_connection_that_just_ends_leaves_nothing_behind() {
 async fn a_flood_of_pings_pongs_or_empty_frames_is_stopped() {
     let dyno = Dyno::start(&[]).await;
     let mut witness = dyno.join("lobby", "花子").await;
-    let floods: [(&str, Vec<u8>); 3] = [
-        ("Pings", frame(PING, "x").repeat(10_000)),
-        ("Pongs", frame(PONG, "x").repeat(10_000)),
-        (
-            "empty fragments",
-            [
-                fragment("", true, false),
-                fragment("", false, false).repeat(10_000),
-            ]
-            .concat(),
-        ),
+    let no_end = [
+        fragment("", true, false),
+        fragment("", false, false).repeat(10_000),
+    ]
+    .concat();
+    let floods: [(&str, Vec<u8>, &[u16]); 3] = [
+        ("Pings", frame(PING, "x").repeat(10_000), &[4429]),
+        ("Pongs", frame(PONG, "x").repeat(10_000), &[4429]),
+        ("empty fragments", no_end, &[4429, 1009]), // a flood, or a message too big to ever end
     ];
-    for (what, bytes) in floods {
+    for (what, bytes, allowed) in floods {
         let mut raw = Raw::joined(&dyno, "lobby", what).await;
         raw.send(bytes).await;
         let (code, _) = raw.closed(PATIENCE).await;
-        assert_eq!(code, 4429, "ten thousand {what}");
+        assert!(allowed.contains(&code), "ten thousand {what}: {code}");
     }
     for _ in 0..3 {
         witness
@@ -1382,6 +1390,7 @@ async fn a_process_alone_forgets_the_oldest_of_a_thousand_empty_rooms() {
         client.say("kept?").await;
         client.quit().await;
     }
+    sleep(Duration::from_secs(7)).await; // empty rooms are swept on the renewal beat
     let history = async |i: usize| {
         world
             .dyno

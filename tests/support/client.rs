@@ -358,6 +358,22 @@ impl Client {
             .await
     }
 
+    /// The next frame of one of these kinds.
+    pub async fn expect_any_within(&mut self, kinds: &[&str], within: Duration) -> Value {
+        let wanted = |heard: &Heard| match heard {
+            Heard::Frame(frame) if kinds.iter().any(|kind| frame["kind"] == *kind) => {
+                Some(frame.clone())
+            }
+            _ => None,
+        };
+        self.walk(
+            &format!("a frame of one of the kinds {kinds:?}"),
+            within,
+            wanted,
+        )
+        .await
+    }
+
     pub async fn expect_error(&mut self, code: &str) -> Value {
         let frame = self.expect_kind("error").await;
         assert_eq!(
@@ -559,7 +575,7 @@ impl Client {
         self.expect_kind("tick").await;
     }
 
-    /// Like [`Client::settle`], for whoever may be told `slow_down`, and is interested in what came before.
+    /// Like [`Client::settle`], for whoever does not mind what comes before the answer.
     pub async fn settle_loosely(&mut self) {
         self.send(json!({"kind": "ping"})).await;
         let tick = |heard: &Heard| matches!(heard, Heard::Frame(frame) if frame["kind"] == "tick");

@@ -49,8 +49,28 @@ impl Dyno {
     }
 
     pub async fn start_on(redis: &Redis, vars: &[(&str, &str)]) -> Dyno {
-        let url = redis.url();
-        Dyno::start(&[&[("REDIS_URL", url.as_str())], vars].concat()).await
+        Dyno::start_with_redis_at(&redis.url(), vars).await
+    }
+
+    /// A dyno that is connected to its Redis, perhaps through a proxy.
+    pub async fn start_with_redis_at(url: &str, vars: &[(&str, &str)]) -> Dyno {
+        let dyno = Dyno::start(&[&[("REDIS_URL", url)], vars].concat()).await;
+        dyno.has_redis().await;
+        dyno
+    }
+
+    /// Waits until a connection is not told that Redis is down.
+    pub async fn has_redis(&self) {
+        eventually("the dyno has its Redis", PATIENCE, async || {
+            let mut probe = self.connect().await;
+            probe.settle_loosely().await;
+            if probe.status().is_none() {
+                Ok(())
+            } else {
+                Err(self.log())
+            }
+        })
+        .await;
     }
 
     async fn listens(&mut self) -> Result<(), String> {

@@ -107,9 +107,14 @@ pub fn odd_frame(
     payload: impl AsRef<[u8]>,
     spoil: impl Fn(&mut FrameHeader),
 ) -> Vec<u8> {
-    let mut frame = Frame::message(payload.as_ref().to_vec(), opcode, true);
-    frame.header_mut().mask = Some(fastrand::u32(..).to_be_bytes());
-    spoil(frame.header_mut());
+    let mask = Some(fastrand::u32(..).to_be_bytes());
+    let mut header = FrameHeader {
+        opcode,
+        mask,
+        ..FrameHeader::default()
+    };
+    spoil(&mut header);
+    let frame = Frame::from_payload(header, payload.as_ref().to_vec().into());
     let mut bytes = vec![];
     frame
         .format(&mut bytes)

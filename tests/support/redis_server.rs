@@ -66,8 +66,15 @@ impl Redis {
         }
     }
 
+    /// With the password, if `--requirepass` set one.
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        let password = self
+            .options
+            .iter()
+            .skip_while(|o| *o != "--requirepass")
+            .nth(1);
+        let login = password.map(|p| format!(":{p}@")).unwrap_or_default();
+        format!("redis://{login}127.0.0.1:{}", self.port)
     }
 
     /// One command, over the test's own connection.
