@@ -1,6 +1,6 @@
 //! A dyno: the real binary as one process, in an empty environment plus what the test gives it.
 
-use super::{PATIENCE, Redis, eventually, free_port};
+use super::{PATIENCE, Redis, bound_to_us, eventually, free_port};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File};
@@ -179,6 +179,7 @@ fn command(vars: &[(String, String)], dir: &TempDir) -> Command {
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("one file for both streams"))
         .stderr(log);
+    bound_to_us(&mut command);
     command
 }
 

@@ -17,6 +17,8 @@ pub mod redis_server;
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -77,6 +79,13 @@ macro_rules! on_both_buses {
         mod alone { $( #[tokio::test] async fn $case() { super::$case($crate::support::Bus::Alone).await } )* }
         mod with_redis { $( #[tokio::test] async fn $case() { super::$case($crate::support::Bus::Redis).await } )* }
     };
+}
+
+/// Makes a child end with the test even if that is killed and cannot clean up.
+pub fn bound_to_us(command: &mut Command) -> &mut Command {
+    use nix::sys::{prctl::set_pdeathsig, signal::Signal};
+    // SAFETY: between fork and exec only a system call is made, which is allowed there.
+    unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) }
 }
 
 /// A port nobody listens on and nobody was given before by this process. Below the range from which the system takes

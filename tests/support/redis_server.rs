@@ -1,6 +1,6 @@
 //! A private `redis-server`: its own port, its own directory, gone with the test.
 
-use super::{PATIENCE, eventually, free_port};
+use super::{PATIENCE, bound_to_us, eventually, free_port};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use redis::{Client, Connection, FromRedisValue, RedisResult};
@@ -190,7 +190,7 @@ impl Reserved {
 }
 
 fn spawn(port: u16, options: &[String], dir: &TempDir) -> Child {
-    Command::new("redis-server")
+    bound_to_us(&mut Command::new("redis-server"))
         .args([
             "--port",
             &port.to_string(),
