@@ -194,9 +194,9 @@ impl Bus {
             };
             if let Ok(mut list) = list {
                 for member in room.present() {
-                    let known = list.contains_key(&member.folded);
+                    let known = list.contains_key(&member.name.folded);
                     if !known && self.claim_again(&room, &member).await {
-                        list.insert(member.folded.clone(), member.shown.clone());
+                        list.insert(member.name.folded.clone(), member.name.shown.clone());
                     }
                 }
                 room.set_members(list);

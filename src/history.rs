@@ -7,13 +7,12 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::{
-    frame,
-    message::{Id, NEWCOMER_HISTORY},
-};
+use crate::{frame, message::Id};
 
 /// Messages a log holds, on a dyno and in Redis.
 pub const MAX_MESSAGES: usize = 1_000;
+/// Messages a newcomer, or someone who missed too much, is shown.
+const NEWCOMER: usize = 50;
 /// Bytes of frames a log holds on a dyno; with the names it must fit into an outbox at once.
 pub const MAX_BYTES: usize = 128 * 1024;
 
@@ -73,20 +72,16 @@ impl History {
             Some(last) if last == Id::default() => (!self.trimmed).then_some(0),
             Some(last) => place(last).map(|n| n + 1),
         };
-        let from = start.unwrap_or(self.entries.len().saturating_sub(NEWCOMER_HISTORY));
+        let from = start.unwrap_or(self.entries.len().saturating_sub(NEWCOMER));
         let frames = self
             .entries
             .range(from..)
             .map(|(_, frame)| frame::payload(frame));
         let messages = frames.collect::<Vec<_>>().join(",");
-        let next = |id: Id| Id {
-            seq: id.seq + 1,
-            ..id
-        };
         let covers = match (start, self.entries.get(from)) {
-            (Some(_), _) => last.map(next).unwrap_or_default(),
+            (Some(_), _) => last.map(Id::next).unwrap_or_default(),
             (None, Some((first, _))) => *first,
-            (None, None) => next(self.last()),
+            (None, None) => self.last().next(),
         };
         Replay {
             gap: last.is_some() && start.is_none(),
@@ -101,7 +96,7 @@ mod tests {
     use super::*;
 
     fn id(ms: u64) -> Id {
-        Id { ms, seq: 0 }
+        Id(ms, 0)
     }
 
     fn log(ids: std::ops::Range<u64>) -> History {
@@ -115,7 +110,7 @@ mod tests {
         let replay = log(1..6).after(Some(id(3)));
         assert_eq!(
             (replay.gap, &*replay.messages, replay.covers),
-            (false, "4,5", Id { ms: 3, seq: 1 })
+            (false, "4,5", Id(3, 1))
         );
         let replay = log(1..6).after(Some(id(5)));
         assert_eq!((replay.gap, &*replay.messages), (false, ""));

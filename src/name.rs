@@ -1,8 +1,8 @@
-//! Checked names: of people and of rooms. Whoever holds a [`Room`] or a [`Name`] may put it into a Redis key, a log line
-//! or a page without looking at it again.
+//! Checked names: of people and of rooms. Whoever holds one may put it into a Redis key, a log line or
+//! a page without looking at it again.
 //!
-//! Two spellings are the same name if they fold alike (NFKC, then lower case): `Ｔａｒｏ` and `taro` collide. Made by
-//! `message.rs` from what a browser sent; who owns a name is the business of `bus.rs`.
+//! Two spellings are one name if they fold alike (NFKC, then lower case): `Ｔａｒｏ` and `taro` collide.
+//! Made by `message.rs` from what a browser sent; who owns a name is the business of `bus.rs`.
 
 use std::{borrow::Borrow, sync::Arc};
 
@@ -55,8 +55,8 @@ impl Name {
     }
 }
 
-/// The trimmed and the folded form of a text of 1 to `max` code points: letters, marks, numbers and ` _-.`, at least one
-/// letter or number. So nothing that hides, reorders or breaks a line can be a name.
+/// The trimmed and the folded form of a text of 1 to `max` code points: letters, marks, numbers and
+/// ` _-.`, at least one letter or number. So nothing that hides, reorders or breaks a line is a name.
 fn check(text: &str, max: usize) -> Option<(&str, String)> {
     let shown = text.trim();
     if shown.chars().take(max + 1).count() > max {
@@ -75,8 +75,8 @@ fn fold(text: &str) -> String {
     lower.nfkc().collect()
 }
 
-/// Letters, marks and numbers, less those that Unicode calls "default ignorable": they would make two names look alike,
-/// or one look like nothing.
+/// Letters, marks and numbers, less those that Unicode calls "default ignorable": they would make two
+/// names look alike, or one look like nothing.
 fn is_visible(c: char) -> bool {
     let ignorable = matches!(c, '\u{34F}' | '\u{115F}'..='\u{1160}' | '\u{17B4}'..='\u{17B5}' | '\u{180B}'..='\u{180F}'
         | '\u{3164}' | '\u{FE00}'..='\u{FE0F}' | '\u{FFA0}' | '\u{E0100}'..='\u{E01EF}');

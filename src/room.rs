@@ -28,7 +28,7 @@ use crate::{
     frame,
     history::History,
     inbox::Inbox,
-    message::{Id, MAX_MESSAGE, Said},
+    message::{self, Id, MAX_MESSAGE},
     name::RoomName,
 };
 
@@ -130,11 +130,11 @@ impl Room {
         let mut ends = Vec::with_capacity(lines.len());
         let mut last = state.log.last();
         for line in lines {
-            if let Some(said) = Said::parse(line) {
-                if said.id > last {
-                    last = said.id;
-                    frame::put_text(&mut joined, &said.to_json());
-                    ends.push((said.id, joined.len()));
+            if let Some((id, json)) = message::read_line(line) {
+                if id > last {
+                    last = id;
+                    frame::put_text(&mut joined, &json);
+                    ends.push((id, joined.len()));
                 }
             } else if let Some(id) = started_anew(line) {
                 state.log.forget_before(id);
@@ -255,10 +255,7 @@ impl Room {
 impl State {
     fn forget(&mut self) {
         self.floor = self.floor.max(self.log.last());
-        self.log.forget_before(Id {
-            ms: u64::MAX,
-            seq: 0,
-        });
+        self.log.forget_before(Id(u64::MAX, 0));
     }
 }
 

@@ -181,11 +181,7 @@ impl Server {
         let permit = self.websockets.clone().try_acquire_owned();
         self.beat.register(&conn);
         if permit.is_err() {
-            let retry_ms = Some(FULL_RETRY);
-            let full = Refused {
-                retry_ms,
-                ..Code::Busy.into()
-            };
+            let full = Refused(Code::Busy, None, Some(FULL_RETRY));
             conn.push(&frame::text(&message::error(&full)));
             conn.close(code::FULL, "busy");
         }

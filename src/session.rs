@@ -5,6 +5,7 @@
 
 use std::{ops::Range, sync::Arc};
 
+use sha1_smol::Sha1;
 use tokio::sync::watch;
 
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
     bus::{Bus, Fate},
     conn::Conn,
     frame::{self, code},
-    message::{self, Code, Incoming, Join, Refused, Said, Talk, quote},
+    message::{self, Code, Incoming, Join, Refused, Talk, quote},
     reader::{Frame, Reader},
     room::{Member, Seat},
 };
@@ -47,14 +48,22 @@ pub struct Session {
     bad: u32,
 }
 
-/// Why a session ends.
-enum End {
-    /// We say so, with a close code and a reason.
+/// What becomes of a session that does not simply go on.
+enum Stop {
+    /// It is told why, and may go on all the same.
+    Refused(Refused),
+    /// We end it, with a close code and a reason.
     Close(u16, &'static str),
     /// The person leaves.
     Quit,
     /// The peer has closed, or is gone.
     Gone,
+}
+
+impl<T: Into<Refused>> From<T> for Stop {
+    fn from(refused: T) -> Stop {
+        Stop::Refused(refused.into())
+    }
 }
 
 impl Session {
@@ -74,106 +83,95 @@ impl Session {
     /// Runs until the socket may be closed. `early`: bytes that came behind the request's head.
     pub async fn run(mut self, early: Vec<u8>) {
         let conn = self.conn.clone();
-        let end = tokio::select! {
+        let stop = tokio::select! {
             biased;
-            _ = conn.pump() => End::Gone, // somebody else closed it, or it failed
-            end = self.listen(early) => end,
+            _ = conn.pump() => Stop::Gone, // somebody else closed it, or it failed
+            stop = self.listen(early) => stop,
         };
         let seat = self
             .seat
             .take()
             .map(|seat| (seat.room.clone(), seat.member.clone()));
-        match end {
-            End::Gone => conn.hang_up(),
-            End::Close(code, reason) => conn.close(code, reason),
-            End::Quit => {
+        match (stop, seat) {
+            (Stop::Close(code, reason), _) => conn.close(code, reason),
+            (Stop::Quit, seat) => {
                 conn.close(code::NORMAL, "quit");
                 if let Some((room, member)) = seat {
-                    // If it fails, the lease runs out.
-                    let _ = self.dyno.bus.release(&room, &member).await;
+                    let _ = self.dyno.bus.release(&room, &member).await; // or the lease runs out
                 }
             }
+            _ => conn.hang_up(),
         }
         conn.pump().await;
         conn.linger().await;
     }
 
-    async fn listen(&mut self, early: Vec<u8>) -> End {
+    async fn listen(&mut self, early: Vec<u8>) -> Stop {
         let conn = self.conn.clone();
         let mut reader = Reader::new(&*conn, early);
         loop {
             let answered = match reader.read() {
                 Frame::Text(text) => self.answer(&text).await,
                 Frame::Control => draw(&mut self.pings, None),
-                Frame::Nothing if self.conn.readable().await.is_ok() => Ok(()),
-                Frame::Nothing | Frame::End => return End::Gone,
-                Frame::Broken(code, reason) => return End::Close(code, reason),
+                Frame::Nothing => conn.readable().await.map_err(|_| Stop::Gone),
+                Frame::End => Err(Stop::Gone),
+                Frame::Broken(code, reason) => Err(Stop::Close(code, reason)),
             };
-            match answered {
-                Ok(()) => {}
-                Err(Stop::End(end)) => return end,
-                Err(Stop::Refused(refused)) => {
-                    if let Some(end) = self.refuse(refused) {
-                        return end;
-                    }
-                }
+            let refused = match answered {
+                Ok(()) => continue,
+                Err(Stop::Refused(refused)) => self.refuse(refused),
+                Err(stop) => Err(stop),
+            };
+            if let Err(stop) = refused {
+                return stop;
             }
         }
     }
 
     async fn answer(&mut self, text: &str) -> Result<(), Stop> {
-        let not_ours = |reason| Err(Stop::End(End::Close(code::NOT_OURS, reason)));
-        match (&self.seat, message::parse(text)) {
-            (_, Ok(Incoming::Quit)) => return Err(Stop::End(End::Quit)),
-            (_, Ok(Incoming::Ping)) => {
+        let not_ours = |reason| Err(Stop::Close(code::NOT_OURS, reason));
+        match (message::parse(text), &self.seat) {
+            (Ok(Incoming::Quit), _) => Err(Stop::Quit),
+            (Ok(Incoming::Ping), _) => {
                 draw(&mut self.pings, None)?;
                 self.conn.push(&frame::TICK);
+                Ok(())
             }
             // Boxed, so that whoever is idle does not keep room for it.
-            (None, Ok(Incoming::Join(join))) => {
+            (Ok(Incoming::Join(join)), None) => {
                 draw(&mut self.pings, None)?;
-                Box::pin(self.join(join)).await?;
+                Box::pin(self.join(join)).await
             }
-            (Some(seat), Ok(Incoming::Talk(talk))) => {
+            (Ok(Incoming::Talk(talk)), Some(seat)) => {
                 draw(&mut self.talks, Some(&talk.cid))?;
-                Box::pin(self.dyno.talk(seat, talk, &self.conn)).await?;
+                Box::pin(self.dyno.talk(seat, talk, &self.conn)).await
             }
-            (None, Ok(Incoming::Talk(_))) => return not_ours("join_expected"),
-            (Some(_), Ok(Incoming::Join(_))) => return not_ours("joined_already"),
-            (seat, Err(refused)) => match refused.code {
-                Code::Empty | Code::TooLong if seat.is_none() => return not_ours("join_expected"),
-                Code::BadName | Code::BadRoom if seat.is_some() => {
-                    return not_ours("joined_already");
-                }
-                Code::Empty | Code::TooLong => {
-                    draw(&mut self.talks, refused.cid.as_deref())?;
-                    return Err(Stop::Refused(refused));
-                }
-                _ => return Err(Stop::Refused(refused)),
-            },
+            (Err(Refused(code @ (Code::Empty | Code::TooLong), cid, _)), Some(_)) => {
+                draw(&mut self.talks, cid.as_deref())?;
+                Err(Refused(code, cid, None).into())
+            }
+            (Err(Refused(Code::BadMessage, cid, _)), _) => {
+                Err(Refused(Code::BadMessage, cid, None).into())
+            }
+            (Err(Refused(code @ (Code::BadName | Code::BadRoom), ..)), None) => Err(code.into()),
+            (_, None) => not_ours("join_expected"),
+            (_, Some(_)) => not_ours("joined_already"),
         }
-        Ok(())
     }
 
-    async fn join(&mut self, join: Join) -> Result<(), Refused> {
+    async fn join(&mut self, join: Join) -> Result<(), Stop> {
         let token = join
             .token
             .unwrap_or_else(|| format!("{:032x}", rand::random::<u128>()));
-        let owner = sha1_smol::Sha1::from(&token).digest();
         let mut member = Member {
-            shown: join.user.shown,
-            folded: join.user.folded,
-            owner,
+            name: join.user,
+            owner: Sha1::from(&token).digest(),
         };
-        member.shown = self.dyno.bus.claim(&join.room, &member).await?;
-        let greeting = format!(
-            r#""room":{},"user":{},"token":{},"dyno":{},"boot":"{}""#,
-            quote(join.room.as_str()),
-            quote(&member.shown),
-            quote(&token),
-            quote(&self.dyno.name),
-            self.dyno.boot,
-        );
+        member.name.shown = self.dyno.bus.claim(&join.room, &member).await?;
+        let (room, user) = (quote(join.room.as_str()), quote(&member.name.shown));
+        let (token, dyno, boot) = (quote(&token), quote(&self.dyno.name), &self.dyno.boot);
+        let greeting =
+            format!(r#""room":{room},"user":{user},"token":{token},"dyno":{dyno},"boot":"{boot}""#);
         let member = Arc::new(member);
         while self.seat.is_none() {
             let room = self.dyno.bus.open(&join.room).await?;
@@ -184,76 +182,52 @@ impl Session {
     }
 
     /// Says why, and ends what is beyond repair.
-    fn refuse(&mut self, mut refused: Refused) -> Option<End> {
-        let code = refused.code;
-        if code == Code::Busy {
+    fn refuse(&mut self, Refused(code, cid, mut retry_ms): Refused) -> Result<(), Stop> {
+        let busy = code == Code::Busy;
+        if busy {
             // Whoever is to wait for Redis hears of Redis first, and of its return while we said so.
             self.conn.status(*self.dyno.link.borrow());
-            refused.retry_ms = Some(rand::random_range(BUSY_RETRY));
+            retry_ms = Some(rand::random_range(BUSY_RETRY));
         }
-        self.conn.push(&frame::text(&message::error(&refused)));
-        if code == Code::Busy {
+        self.conn
+            .push(&frame::text(&message::error(&Refused(code, cid, retry_ms))));
+        if busy {
             self.conn.status(*self.dyno.link.borrow());
         }
         self.bad += u32::from(code == Code::BadMessage);
+        let flood = self.talks.refused.max(self.pings.refused) >= FLOOD;
         let word = code.words().0;
         match code {
             // A browser shows no reason for a failed handshake: people are turned away behind it.
             Code::BadName | Code::BadRoom | Code::NameTaken => {
-                Some(End::Close(code::REFUSED, word))
+                Err(Stop::Close(code::REFUSED, word))
             }
-            Code::BadMessage if self.bad >= BAD_MESSAGES => Some(End::Close(code::NOT_OURS, word)),
-            Code::SlowDown if self.talks.refused.max(self.pings.refused) >= FLOOD => {
-                Some(End::Close(code::FLOOD, "flood"))
-            }
-            _ => None,
+            Code::BadMessage if self.bad >= BAD_MESSAGES => Err(Stop::Close(code::NOT_OURS, word)),
+            Code::SlowDown if flood => Err(Stop::Close(code::FLOOD, "flood")),
+            _ => Ok(()),
         }
     }
 }
 
 impl Dyno {
-    async fn talk(&self, seat: &Seat, talk: Talk, conn: &Conn) -> Result<(), Refused> {
+    async fn talk(&self, seat: &Seat, talk: Talk, conn: &Conn) -> Result<(), Stop> {
         match self.bus.talk(&seat.room, &seat.member, &talk).await {
             Ok(Fate::Repeated(id)) if id < seat.covers => {
                 // Said before, and before what the welcome showed: nothing else would confirm it.
-                let user = seat.member.shown.clone();
-                let said = Said {
-                    id,
-                    user,
-                    message: talk.message,
-                    cid: talk.cid,
-                };
-                conn.push(&frame::text(&said.to_json()));
+                let user = &seat.member.name.shown;
+                let json = message::talk_json(id, user, &talk.message, &talk.cid);
+                conn.push(&frame::text(&json));
                 Ok(())
             }
             Ok(_) => Ok(()), // it has come, or will come, through the room
-            Err(code) => Err(Refused {
-                cid: Some(talk.cid),
-                ..code.into()
-            }),
+            Err(code) => Err(Refused(code, Some(talk.cid), None).into()),
         }
     }
 }
 
-/// What becomes of something that was not simply done.
-enum Stop {
-    Refused(Refused),
-    End(End),
-}
-
-impl From<Refused> for Stop {
-    fn from(refused: Refused) -> Stop {
-        Stop::Refused(refused)
-    }
-}
-
 fn draw(bucket: &mut Bucket, cid: Option<&str>) -> Result<(), Stop> {
-    bucket.draw().map_err(|retry_ms| {
-        let cid = cid.map(str::to_owned);
-        Stop::Refused(Refused {
-            code: Code::SlowDown,
-            cid,
-            retry_ms: Some(retry_ms),
-        })
-    })
+    let cid = || cid.map(str::to_owned);
+    bucket
+        .draw()
+        .map_err(|retry_ms| Refused(Code::SlowDown, cid(), Some(retry_ms)).into())
 }

@@ -12,7 +12,7 @@ use sha1_smol::Digest;
 use super::{Fate, LEASE, Names, Refusal, Renewed};
 use crate::{
     conn::lock,
-    message::{Code, Id, Said, Talk},
+    message::{self, Code, Id, Talk},
     name::RoomName,
     room::{Member, Room},
     rooms::Rooms,
@@ -60,11 +60,13 @@ impl Local {
         let names = &mut ledgers.entry(room.clone()).or_default().names;
         names.retain(|_, lease| lease.end > Instant::now());
         let known = names.len();
-        let lease = names.entry(member.folded.clone()).or_insert_with(|| Lease {
-            shown: member.shown.clone(),
-            owner: member.owner,
-            end: Instant::now(),
-        });
+        let lease = names
+            .entry(member.name.folded.clone())
+            .or_insert_with(|| Lease {
+                shown: member.name.shown.clone(),
+                owner: member.owner,
+                end: Instant::now(),
+            });
         if lease.owner != member.owner {
             return Err(Code::NameTaken);
         }
@@ -83,7 +85,7 @@ impl Local {
         let mut missing = Vec::new();
         for member in members {
             match names
-                .get_mut(&member.folded)
+                .get_mut(&member.name.folded)
                 .filter(|lease| lease.owner == member.owner)
             {
                 Some(lease) => lease.end = Instant::now() + LEASE,
@@ -95,9 +97,9 @@ impl Local {
 
     pub fn release(&self, room: &RoomName, member: &Member) -> Result<(), Refusal> {
         if let Some(ledger) = lock(&self.ledgers).get_mut(room) {
-            ledger
-                .names
-                .retain(|folded, lease| *folded != member.folded || lease.owner != member.owner);
+            ledger.names.retain(|folded, lease| {
+                *folded != member.name.folded || lease.owner != member.owner
+            });
         }
         self.nudge(room);
         Ok(())
@@ -118,7 +120,7 @@ impl Local {
         let ledger = ledgers.entry(room.name.clone()).or_default();
         if ledger
             .names
-            .get(&member.folded)
+            .get(&member.name.folded)
             .is_some_and(|lease| lease.owner != member.owner)
         {
             return Err(Code::NameTaken);
@@ -138,14 +140,11 @@ impl Local {
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default()
             .as_millis() as u64;
-        let id = Id { ms: now, seq: 0 }.max(Id {
-            seq: ledger.last.seq + 1,
-            ..ledger.last
-        });
+        let id = Id(now, 0).max(ledger.last.next());
         ledger.last = id;
         ledger.said.push_back((Instant::now(), key.clone()));
         ledger.cids.insert(key, id);
-        room.gather(format!("{id} {}", Said::body(&member.shown, talk)).into_bytes());
+        room.gather(format!("{id} {}", message::body(&member.name.shown, talk)).into_bytes());
         drop(ledgers);
         while room.deliver() {}
         Ok(Fate::Said)

@@ -18,7 +18,7 @@ use super::link::{Link, key, shown_names};
 use super::{Fate, LEASE, Names, Refusal, Renewed};
 use crate::{
     history,
-    message::{Code, Id, Said, Talk},
+    message::{self, Code, Id, Talk},
     name::RoomName,
     room::{Member, Room},
     rooms::Rooms,
@@ -64,15 +64,19 @@ impl Redis {
 
     pub async fn claim(&self, room: &RoomName, member: &Member) -> Result<String, Refusal> {
         let mut script = for_names(&self.claim, room);
-        script.arg(&member.folded).arg(member.owner.to_string());
-        script.arg(&member.shown).arg(LEASE.as_millis() as u64);
+        script
+            .arg(&member.name.folded)
+            .arg(member.owner.to_string());
+        script.arg(&member.name.shown).arg(LEASE.as_millis() as u64);
         let shown: Option<String> = self.ask(&script).await?;
         shown.ok_or(Code::NameTaken)
     }
 
     pub async fn release(&self, room: &RoomName, member: &Member) -> Result<(), Refusal> {
         let mut script = for_names(&self.release, room);
-        script.arg(&member.folded).arg(member.owner.to_string());
+        script
+            .arg(&member.name.folded)
+            .arg(member.owner.to_string());
         self.ask(&script).await
     }
 
@@ -80,7 +84,9 @@ impl Redis {
         let mut script = for_names(&self.renew, room);
         script.arg(LEASE.as_millis() as u64).arg(LOG_LIFE_S);
         for member in members {
-            script.arg(&member.folded).arg(member.owner.to_string());
+            script
+                .arg(&member.name.folded)
+                .arg(member.owner.to_string());
         }
         let reply: Vec<usize> = self.ask(&script).await?;
         let (log, missing) = reply.split_first().ok_or(Code::Busy)?;
@@ -95,10 +101,10 @@ impl Redis {
         let mut script = self.talk.key(format!("{key}:owners"));
         script.key(&key).key(format!("{key}:cid:{cid}"));
         script
-            .arg(&member.folded)
+            .arg(&member.name.folded)
             .arg(owner)
-            .arg(Said::body(&member.shown, talk));
-        script.arg(floor.ms).arg(floor.seq);
+            .arg(message::body(&member.name.shown, talk));
+        script.arg(floor.0).arg(floor.1);
         script
             .arg(history::MAX_MESSAGES)
             .arg(LOG_LIFE_S)

@@ -15,6 +15,7 @@ use crate::{
     conn::lock,
     frame::{self, code},
     message::{self, Code},
+    name::Name,
 };
 
 /// A person is renewed only if heard from since the last ping: a dead socket must not keep a name.
@@ -22,9 +23,8 @@ const LATELY: Duration = Duration::from_secs(PING as u64 + 5);
 
 /// Someone who owns a name in a room.
 pub struct Member {
-    /// The name as it was first claimed, and as it is compared.
-    pub shown: String,
-    pub folded: String,
+    /// Shown as it was first claimed.
+    pub name: Name,
     /// Hash of the token that owns the name.
     pub owner: sha1_smol::Digest,
 }
@@ -43,7 +43,8 @@ pub struct Members {
 impl Members {
     /// The list with someone who enters now, as JSON. `alone`: nobody else has to hear of it.
     pub fn with(&mut self, member: &Member, alone: bool) -> String {
-        self.all.insert(member.folded.clone(), member.shown.clone());
+        self.all
+            .insert(member.name.folded.clone(), member.name.shown.clone());
         let list = message::members(self.all.values());
         if alone {
             self.sent.clone_from(&list);
@@ -60,7 +61,9 @@ impl Room {
             .seats
             .values()
             .filter(|(conn, _)| conn.silent() < LATELY);
-        let once: BTreeMap<_, _> = here.map(|(_, m)| (m.folded.as_str(), m.clone())).collect();
+        let once: BTreeMap<_, _> = here
+            .map(|(_, m)| (m.name.folded.as_str(), m.clone()))
+            .collect();
         once.into_values().collect()
     }
 
@@ -69,7 +72,7 @@ impl Room {
         lock(&self.state)
             .seats
             .values()
-            .any(|(_, m)| m.folded == member.folded)
+            .any(|(_, m)| m.name.folded == member.name.folded)
     }
 
     /// Since when nobody is here; `None` while somebody is.
@@ -85,7 +88,7 @@ impl Room {
         for (conn, _) in state
             .seats
             .values()
-            .filter(|(_, m)| m.folded == member.folded)
+            .filter(|(_, m)| m.name.folded == member.name.folded)
         {
             conn.push(&taken);
             conn.close(code::REFUSED, Code::NameTaken.words().0);
