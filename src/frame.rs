@@ -27,6 +27,8 @@ const CLOSE: u8 = 0x8;
 pub static BEAT: Bytes = Bytes::from_static(b"\x89\x00\x81\x0f{\"kind\":\"tick\"}");
 /// The `tick` alone, the answer to a page's `ping`.
 pub static TICK: Bytes = Bytes::from_static(b"\x81\x0f{\"kind\":\"tick\"}");
+pub static DOWN: Bytes = Bytes::from_static(b"\x81\x20{\"kind\":\"status\",\"redis\":\"down\"}");
+pub static UP: Bytes = Bytes::from_static(b"\x81\x1e{\"kind\":\"status\",\"redis\":\"up\"}");
 
 /// Appends a text frame.
 pub fn put_text(out: &mut Vec<u8>, text: &str) {
@@ -88,9 +90,11 @@ mod tests {
     }
 
     #[test]
-    fn the_beat_is_a_ping_and_a_tick() {
+    fn frames_by_hand_are_what_the_encoder_makes() {
         assert_eq!(BEAT[..2], [0x89, 0]);
         assert_eq!(BEAT[2..], text(r#"{"kind":"tick"}"#));
         assert_eq!(TICK, BEAT[2..]);
+        assert_eq!(DOWN, text(r#"{"kind":"status","redis":"down"}"#));
+        assert_eq!(UP, text(r#"{"kind":"status","redis":"up"}"#));
     }
 }

@@ -18,6 +18,7 @@ mod http;
 mod inbox;
 mod message;
 mod name;
+mod outbox;
 mod reader;
 mod room;
 mod rooms;
