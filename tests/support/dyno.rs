@@ -21,7 +21,12 @@ pub struct Dyno {
 
 /// The program under test; `DYNOCHAT_BIN` names another build of it, for measurements.
 pub fn program() -> PathBuf {
-    std::env::var_os("DYNOCHAT_BIN").map_or(env!("CARGO_BIN_EXE_dynochat").into(), PathBuf::from)
+    let built = std::env::var_os("DYNOCHAT_BIN").map(PathBuf::from);
+    built.unwrap_or_else(|| {
+        option_env!("CARGO_BIN_EXE_dynochat")
+            .expect("an example names the program in DYNOCHAT_BIN")
+            .into()
+    })
 }
 
 impl Dyno {
