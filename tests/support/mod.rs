@@ -9,6 +9,7 @@
 
 pub mod check;
 pub mod client;
+pub mod crowd;
 pub mod dyno;
 pub mod page;
 pub mod proxy;
@@ -23,6 +24,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 pub use client::{Client, Id, cid, token};
+pub use crowd::Crowd;
 pub use dyno::Dyno;
 pub use page::{Page, Router};
 pub use raw::Raw;
