@@ -12,18 +12,13 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ::redis::Client;
 use futures_util::{StreamExt, stream};
-use tokio::{
-    sync::{mpsc, watch},
-    time::{MissedTickBehavior, interval, sleep, timeout},
-};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use self::{local::Local, redis::Redis};
-use crate::{
-    message::{Code, Id, Talk},
-    name::RoomName,
-    room::{Member, Room},
-    rooms::Rooms,
-};
+use crate::message::{Code, Id, Talk};
+use crate::room::{Member, Room};
+use crate::{name::RoomName, rooms::Rooms};
 
 /// How long a name stays its owner's without renewal. A reload, a restart and a kill take less, and so
 /// nobody sees them.

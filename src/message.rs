@@ -1,7 +1,5 @@
 //! What travels: the kinds of message, their limits, JSON in and out. Pure; nothing here does I/O.
-//!
-//! Fields that this version does not know are ignored, and so are unknown kinds by the page: old and
-//! new pages and dynos live side by side during a deploy.
+//! Unknown fields are ignored: old and new pages and dynos live side by side during a deploy.
 
 use std::fmt;
 
@@ -138,15 +136,17 @@ fn talk(fields: &Value) -> Option<Result<Incoming, Refused>> {
     let text = fields["message"].as_str()?.replace("\r\n", "\n");
     let message = text.trim();
     let refused = |code| Some(Err(Refused(code, Some(cid.clone()), None)));
-    if message.contains(|c: char| c.is_control() && c != '\n' && c != '\t') {
-        return refused(Code::BadMessage);
-    } else if message.is_empty() {
-        return refused(Code::Empty);
-    } else if message.chars().count() > MAX_MESSAGE {
-        return refused(Code::TooLong);
+    match message.chars().count() {
+        _ if message.contains(|c: char| c.is_control() && c != '\n' && c != '\t') => {
+            refused(Code::BadMessage)
+        }
+        0 => refused(Code::Empty),
+        n if n > MAX_MESSAGE => refused(Code::TooLong),
+        _ => Some(Ok(Incoming::Talk(Talk {
+            message: message.to_owned(),
+            cid,
+        }))),
     }
-    let message = message.to_owned();
-    Some(Ok(Incoming::Talk(Talk { message, cid })))
 }
 
 /// Tokens and cids: `min` to 64 of `[A-Za-z0-9_-]`.
@@ -158,30 +158,29 @@ fn word(value: &Value, min: usize) -> Option<String> {
     text.bytes().all(plain).then(|| text.to_owned())
 }
 
-/// A `talk` frame's text.
-pub fn talk_json(id: Id, user: &str, message: &str, cid: &str) -> String {
+/// What stands behind the id in a room's log.
+pub fn body(user: &str, message: &str, cid: &str) -> String {
     let (user, message, cid) = (quote(user), quote(message), quote(cid));
-    format!(r#"{{"kind":"talk","id":"{id}","user":{user},"message":{message},"cid":{cid}}}"#)
+    format!(r#"{{"user":{user},"message":{message},"cid":{cid}}}"#)
 }
 
-/// What stands behind the id in a room's log.
-pub fn body(user: &str, talk: &Talk) -> String {
-    let (user, message, cid) = (quote(user), quote(&talk.message), quote(&talk.cid));
-    format!(r#"{{"user":{user},"message":{message},"cid":{cid}}}"#)
+/// A `talk` frame's text: a message's body, and its id.
+pub fn talk_json(id: Id, body: &str) -> String {
+    format!(r#"{{"kind":"talk","id":"{id}",{}"#, &body[1..])
 }
 
 /// Reads a line of a room's log, `ID BODY`, and returns the id and the `talk` frame's text. Strict in
 /// what a page will be shown: whoever reaches the Redis can write there.
 pub fn read_line(line: &[u8]) -> Option<(Id, String)> {
-    let (id, body) = str::from_utf8(line).ok()?.split_once(' ')?;
-    let fields: Value = serde_json::from_str(body).ok()?;
+    let (id, text) = str::from_utf8(line).ok()?.split_once(' ')?;
+    let fields: Value = serde_json::from_str(text).ok()?;
     let field = |key, max| {
         let fits = |text: &&str| (1..=max).contains(&text.chars().take(max + 1).count());
         fields[key].as_str().filter(fits)
     };
     let (user, message) = (field("user", MAX_NAME)?, field("message", MAX_MESSAGE)?);
-    let id = Id::parse(id)?;
-    Some((id, talk_json(id, user, message, field("cid", 64)?)))
+    let (id, body) = (Id::parse(id)?, body(user, message, field("cid", 64)?));
+    Some((id, talk_json(id, &body)))
 }
 
 /// `"users":[…],"count":n`, which `welcome` and `members` share. The names come sorted.

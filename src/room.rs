@@ -1,4 +1,4 @@
-//! A room on this dyno: its connections, its log, and (in `room/members.rs`) its members.
+//! A room on this dyno: its connections (`room/seat.rs`), its members (`room/members.rs`), its log.
 //!
 //! A bus brings lines ([`gather`](Room::gather)) and has them delivered ([`deliver`](Room::deliver)):
 //! parsed, encoded once, joined, and pushed as the same bytes to every connection. Sessions
@@ -7,30 +7,21 @@
 //! lock, never held across an await.
 
 mod members;
+mod seat;
 
-use std::{
-    collections::HashMap,
-    mem::{replace, take},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-};
+use std::collections::HashMap;
+use std::mem::{replace, take};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use tokio::{sync::Notify, time::Instant};
 
-pub use self::members::Member;
 use self::members::Members;
-use crate::{
-    beat,
-    conn::{Conn, lock},
-    frame,
-    history::History,
-    inbox::Inbox,
-    message::{self, Id, MAX_MESSAGE},
-    name::RoomName,
-};
+pub use self::{members::Member, seat::Seat};
+use crate::conn::{Conn, lock};
+use crate::message::{self, Id};
+use crate::{frame, history::History, inbox::Inbox, name::RoomName};
 
 /// Messages taken in and frames handed out since the start, for the metrics line.
 pub static MESSAGES: AtomicU64 = AtomicU64::new(0);
@@ -57,23 +48,6 @@ struct State {
     members: Members,
     /// Garbage was found in this room's channel or stream, and reported.
     grumbled: bool,
-}
-
-/// A connection's place in a room, until dropped.
-pub struct Seat {
-    pub room: Arc<Room>,
-    pub member: Arc<Member>,
-    /// What lies before this id, the welcome did not cover.
-    pub covers: Id,
-    conn: Arc<Conn>,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut state = lock(&self.room.state);
-        state.seats.remove(&(Arc::as_ptr(&self.conn) as usize));
-        state.emptied = Instant::now();
-    }
 }
 
 impl Room {
@@ -157,44 +131,6 @@ impl Room {
             MESSAGES.fetch_add(ends.len() as u64, Relaxed);
             DELIVERIES.fetch_add((ends.len() * state.seats.len()) as u64, Relaxed);
         }
-    }
-
-    /// Sends `welcome` and takes the connection in, in one step: nothing falls between history and
-    /// live. `greeting` is the part of the frame that the session knows. `None` while behind.
-    pub fn enter(
-        self: &Arc<Room>,
-        conn: &Arc<Conn>,
-        member: Arc<Member>,
-        last: Option<Id>,
-        greeting: &str,
-    ) -> Option<Seat> {
-        let mut state = lock(&self.state);
-        if state.behind || lock(&self.inbox).lost {
-            return None;
-        }
-        // What the page saw on another dyno was gathered here before its claim was answered.
-        while let lines = lock(&self.inbox).batch()
-            && !lines.is_empty()
-        {
-            self.publish(&mut state, &lines);
-        }
-        let replay = state.log.after(last);
-        let alone = state.seats.is_empty();
-        let (newest, gap, history) = (state.log.last(), replay.gap, replay.messages);
-        let members = state.members.with(&member, alone);
-        let tick_ms = beat::PING * 1000;
-        conn.joined();
-        conn.push(&frame::text(&format!(
-            r#"{{"kind":"welcome",{greeting},"last":"{newest}","gap":{gap},"history":[{history}],{members},"tick_ms":{tick_ms},"max_message":{MAX_MESSAGE}}}"#
-        )));
-        let seat = (conn.clone(), member.clone());
-        state.seats.insert(Arc::as_ptr(conn) as usize, seat);
-        Some(Seat {
-            room: self.clone(),
-            member,
-            covers: replay.covers,
-            conn: conn.clone(),
-        })
     }
 
     /// The newest message here, from which on the log is to be read.

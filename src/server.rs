@@ -1,28 +1,21 @@
 //! The listener: accepts, answers plain requests, upgrades to WebSocket, and at the end lets everyone
 //! go. What is said over a WebSocket is the business of `session.rs`.
 
-use std::{
-    io::{self, ErrorKind, Read, Write},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    net::{TcpListener, TcpSocket, TcpStream},
-    sync::Semaphore,
-    time::{Instant, sleep, timeout},
-};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::{
-    beat::Beat,
-    conn::{Conn, SEND_BUFFER},
-    frame::{self, code},
-    http::{self, Refusal, Request},
-    message::{self, Code, Refused},
-    session::{Dyno, Session},
-    web::{self, Web},
-};
+use crate::beat::Beat;
+use crate::conn::{Conn, SEND_BUFFER};
+use crate::frame::{self, code};
+use crate::http::{self, Refusal, Request};
+use crate::message::{self, Code, Refused};
+use crate::session::{Dyno, Session};
+use crate::web::{self, Web};
 
 /// From the accept to a complete head, and for a plain answer to be taken.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
@@ -34,6 +27,7 @@ const PLAIN: usize = 64;
 /// When no descriptor is left: until one may be.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const BACKLOG: u32 = 1024;
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// What someone who finds the dyno full is asked to wait, in ms; another dyno may have room.
 const FULL_RETRY: u64 = 8_000;
 
@@ -41,7 +35,6 @@ pub struct Server {
     pub dyno: Arc<Dyno>,
     beat: Arc<Beat>,
     web: Web,
-    allowed_origins: Vec<String>,
     max_connections: usize,
     started: Instant,
     /// A permit for each WebSocket, and one for each socket.
@@ -67,8 +60,7 @@ impl Server {
         Arc::new(Server {
             beat: Beat::start(dyno.link.clone()),
             dyno,
-            web: Web::new(),
-            allowed_origins,
+            web: Web::new(allowed_origins),
             max_connections,
             started: Instant::now(),
             websockets: Arc::new(Semaphore::new(max_connections)),
@@ -130,7 +122,7 @@ impl Server {
             Err(_) => Err((408, "The head of the request took too long.")),
         };
         let (answer, upgrade) = match &head {
-            Ok((request, length)) => match self.route(request) {
+            Ok((request, length)) => match self.web.route(request, || self.health()) {
                 Ok((answer, upgrade)) => (answer, upgrade.then(|| bytes.split_off(*length))),
                 Err(refusal) => (web::refusal(refusal, request.is_head()), None),
             },
@@ -146,34 +138,17 @@ impl Server {
         upgrade
     }
 
-    /// What is answered, and whether that upgrades.
-    fn route(&self, request: &Request) -> Result<(Vec<u8>, bool), Refusal> {
-        let scheme = request.only("x-forwarded-proto")?.unwrap_or_default();
-        let plain = match (&*request.path, scheme) {
-            ("/ws", "http") => return Err((403, "Use wss: a socket follows no redirect.")),
-            (_, "http") => web::redirect(request),
-            ("/ws", _) if !request.origin_allowed(&self.allowed_origins)? => {
-                return Err((403, "Pages from elsewhere need to be in ALLOWED_ORIGINS."));
-            }
-            ("/ws", _) => return Ok((request.upgrade()?.into_bytes(), true)),
-            ("/healthz", _) => web::json(&self.health(), request.is_head()),
-            _ => self.web.file(request, scheme == "https")?,
-        };
-        Ok((plain, false))
-    }
-
-    /// A dyno is well while it answers; that Redis is away is said, and restarts no dyno.
+    /// What `/healthz` says. A dyno is well while it answers; that Redis is away restarts no dyno.
     fn health(&self) -> String {
-        let (version, boot) = (env!("CARGO_PKG_VERSION"), &self.dyno.boot);
-        let (uptime, connections) = (self.started.elapsed().as_secs(), self.connections());
-        let rooms = self.dyno.bus.rooms.count();
+        let (boot, uptime) = (&self.dyno.boot, self.started.elapsed().as_secs());
+        let (connections, rooms) = (self.connections(), self.dyno.bus.rooms.count());
         let redis = match (self.dyno.bus.is_shared(), *self.dyno.link.borrow()) {
             (false, _) => "none",
             (true, true) => "up",
             (true, false) => "down",
         };
         format!(
-            r#"{{"version":"{version}","boot":"{boot}","uptime_s":{uptime},"connections":{connections},"rooms":{rooms},"redis":"{redis}"}}"#
+            r#"{{"version":"{VERSION}","boot":"{boot}","uptime_s":{uptime},"connections":{connections},"rooms":{rooms},"redis":"{redis}"}}"#
         )
     }
 

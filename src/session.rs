@@ -3,19 +3,20 @@
 //! Everything it sends goes through its [`Conn`], beside what its room delivers. One talk is under way
 //! at a time; while it is, nothing is read, and so a browser cannot outrun Redis.
 
+mod ask;
+
 use std::{ops::Range, sync::Arc};
 
-use sha1_smol::Sha1;
 use tokio::sync::watch;
 
 use crate::{
     bucket::Bucket,
-    bus::{Bus, Fate},
+    bus::Bus,
     conn::Conn,
     frame::{self, code},
-    message::{self, Code, Incoming, Join, Refused, Talk, quote},
+    message::{self, Code, Incoming, Refused},
     reader::{Frame, Reader},
-    room::{Member, Seat},
+    room::Seat,
 };
 
 /// Refill of the bucket that pings, pongs and joins draw from.
@@ -144,7 +145,7 @@ impl Session {
             }
             (Ok(Incoming::Talk(talk)), Some(seat)) => {
                 draw(&mut self.talks, Some(&talk.cid))?;
-                Box::pin(self.dyno.talk(seat, talk, &self.conn)).await
+                Box::pin(self.talk(seat, talk)).await
             }
             (Err(Refused(code @ (Code::Empty | Code::TooLong), cid, _)), Some(_)) => {
                 draw(&mut self.talks, cid.as_deref())?;
@@ -157,28 +158,6 @@ impl Session {
             (_, None) => not_ours("join_expected"),
             (_, Some(_)) => not_ours("joined_already"),
         }
-    }
-
-    async fn join(&mut self, join: Join) -> Result<(), Stop> {
-        let token = join
-            .token
-            .unwrap_or_else(|| format!("{:032x}", rand::random::<u128>()));
-        let mut member = Member {
-            name: join.user,
-            owner: Sha1::from(&token).digest(),
-        };
-        member.name.shown = self.dyno.bus.claim(&join.room, &member).await?;
-        let (room, user) = (quote(join.room.as_str()), quote(&member.name.shown));
-        let (token, dyno, boot) = (quote(&token), quote(&self.dyno.name), &self.dyno.boot);
-        let greeting =
-            format!(r#""room":{room},"user":{user},"token":{token},"dyno":{dyno},"boot":"{boot}""#);
-        let member = Arc::new(member);
-        while self.seat.is_none() {
-            let room = self.dyno.bus.open(&join.room).await?;
-            self.seat = room.enter(&self.conn, member.clone(), join.last, &greeting);
-            tokio::task::yield_now().await; // it may just have fallen behind again
-        }
-        Ok(())
     }
 
     /// Says why, and ends what is beyond repair.
@@ -205,22 +184,6 @@ impl Session {
             Code::BadMessage if self.bad >= BAD_MESSAGES => Err(Stop::Close(code::NOT_OURS, word)),
             Code::SlowDown if flood => Err(Stop::Close(code::FLOOD, "flood")),
             _ => Ok(()),
-        }
-    }
-}
-
-impl Dyno {
-    async fn talk(&self, seat: &Seat, talk: Talk, conn: &Conn) -> Result<(), Stop> {
-        match self.bus.talk(&seat.room, &seat.member, &talk).await {
-            Ok(Fate::Repeated(id)) if id < seat.covers => {
-                // Said before, and before what the welcome showed: nothing else would confirm it.
-                let user = &seat.member.name.shown;
-                let json = message::talk_json(id, user, &talk.message, &talk.cid);
-                conn.push(&frame::text(&json));
-                Ok(())
-            }
-            Ok(_) => Ok(()), // it has come, or will come, through the room
-            Err(code) => Err(Refused(code, Some(talk.cid), None).into()),
         }
     }
 }

@@ -17,10 +17,12 @@ struct File {
 
 pub struct Web {
     files: [File; 3],
+    allowed_origins: Vec<String>,
 }
 
 impl Web {
-    pub fn new() -> Web {
+    /// `allowed_origins`: whose pages may connect besides our own.
+    pub fn new(allowed_origins: Vec<String>) -> Web {
         let file = |path, kind, body: &'static str| {
             let etag = format!("\"{}\"", Sha1::from(body).digest());
             File {
@@ -33,17 +35,48 @@ impl Web {
         let page = include_str!("../public/index.html");
         let script = include_str!("../public/chat.js");
         let style = include_str!("../public/chat.css");
+        let files = [
+            file("/", "text/html; charset=utf-8", page),
+            file("/chat.js", "text/javascript; charset=utf-8", script),
+            file("/chat.css", "text/css; charset=utf-8", style),
+        ];
         Web {
-            files: [
-                file("/", "text/html; charset=utf-8", page),
-                file("/chat.js", "text/javascript; charset=utf-8", script),
-                file("/chat.css", "text/css; charset=utf-8", style),
-            ],
+            files,
+            allowed_origins,
         }
     }
 
+    /// What is answered, and whether that upgrades the connection.
+    pub fn route(
+        &self,
+        request: &Request,
+        health: impl Fn() -> String,
+    ) -> Result<(Vec<u8>, bool), Refusal> {
+        let scheme = request
+            .only("x-forwarded-proto")?
+            .unwrap_or_default()
+            .to_lowercase();
+        let plain = match (&*request.path, &*scheme) {
+            ("/ws", "http") => return Err((403, "Use wss: a socket follows no redirect.")),
+            (_, "http") => redirect(request),
+            ("/ws", _) if !request.origin_allowed(&self.allowed_origins)? => {
+                return Err((403, "Pages from elsewhere need to be in ALLOWED_ORIGINS."));
+            }
+            ("/ws", _) => return Ok((request.upgrade()?.into_bytes(), true)),
+            ("/healthz", _) => {
+                let headers = [
+                    ("Content-Type", "application/json"),
+                    ("Cache-Control", "no-store"),
+                ];
+                answer(200, &headers, &health(), request.is_head())
+            }
+            _ => self.file(request, scheme == "https")?,
+        };
+        Ok((plain, false))
+    }
+
     /// The page or a file of it; 304 where the browser has it already.
-    pub fn file(&self, request: &Request, https: bool) -> Result<Vec<u8>, Refusal> {
+    fn file(&self, request: &Request, https: bool) -> Result<Vec<u8>, Refusal> {
         let file = self.files.iter().find(|file| file.path == request.path);
         let file = file.ok_or((404, "There is no such page here."))?;
         let host = &request.host;
@@ -75,17 +108,9 @@ impl Web {
 }
 
 /// The same address by https.
-pub fn redirect(request: &Request) -> Vec<u8> {
+fn redirect(request: &Request) -> Vec<u8> {
     let location = format!("https://{}{}", request.host, request.target);
     answer(308, &[("Location", &location)], "", request.is_head())
-}
-
-pub fn json(body: &str, head_only: bool) -> Vec<u8> {
-    let headers = [
-        ("Content-Type", "application/json"),
-        ("Cache-Control", "no-store"),
-    ];
-    answer(200, &headers, body, head_only)
 }
 
 pub fn refusal((status, sentence): Refusal, head_only: bool) -> Vec<u8> {

@@ -6,36 +6,23 @@
 //! the connection and the subscriptions, and knows nothing yet. `ConnectionManager` of the same crate
 //! is not used: it subscribes again by itself and mistakes the answers for those of other commands.
 
-use std::{
-    collections::BTreeMap,
-    convert::Infallible,
-    mem::replace,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+mod catch_up;
+mod receive;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
-use redis::{
-    AsyncConnectionConfig, Client, ErrorKind, PushInfo, PushKind, RedisResult, Script,
-    ServerErrorKind, Value, aio::MultiplexedConnection,
-};
-use tokio::{
-    sync::{Notify, mpsc, watch},
-    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
-};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::mem::replace;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use super::{AT_ONCE, Names, RENEW};
-use crate::{
-    conn::{Conn, lock},
-    frame::code,
-    history,
-    name::RoomName,
-    room::Room,
-    rooms::Rooms,
-};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisResult, Script};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+
+use super::{Names, RENEW};
+use crate::{conn::lock, name::RoomName, room::Room, rooms::Rooms};
 
 /// An answer that takes longer is taken for lost, and so is the connection.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -46,8 +33,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 /// Rooms in one SUBSCRIBE.
 const ROOMS_AT_ONCE: usize = 256;
-/// Over this long the connections of a room whose log broke off are closed.
-const SPREAD: Duration = Duration::from_secs(3);
 /// After Redis was away, how long every dyno has to renew its names before a list is believed.
 const SETTLE: Duration = Duration::from_secs(3);
 
@@ -172,106 +157,6 @@ impl Link {
         log::info!("redis=up rooms={}", self.rooms.count());
     }
 
-    /// Takes what Redis pushes. It runs within the connection's own task and so must not wait: lines
-    /// are put into the room's inbox, and someone is asked to deliver them.
-    fn receiver(
-        self: &Arc<Self>,
-        alive: Arc<AtomicBool>,
-        broken: Arc<Notify>,
-    ) -> impl Fn(PushInfo) -> Result<(), ()> + use<> {
-        let link = self.clone();
-        move |push| {
-            match (push.kind, <[Value; 2]>::try_from(push.data)) {
-                _ if !alive.load(Relaxed) => {} // what a dropped connection still brings
-                (PushKind::Disconnection, _) => broken.notify_one(),
-                (PushKind::Message, Ok([Value::BulkString(channel), Value::BulkString(line)])) => {
-                    let Some(room) = name_in(&channel).and_then(|name| link.rooms.get(name)) else {
-                        return Ok(()); // swept, and not yet unsubscribed from
-                    };
-                    if line == b"names" {
-                        link.rooms.nudge(&room);
-                    } else if room.gather(line) {
-                        tokio::spawn(link.clone().deliver(room));
-                    }
-                }
-                _ => {} // answers to SUBSCRIBE, and kinds that later versions may bring
-            }
-            Ok(())
-        }
-    }
-
-    /// Hands out what has gathered for a room, a batch at a time.
-    async fn deliver(self: Arc<Self>, room: Arc<Room>) {
-        while room.deliver() {
-            tokio::task::yield_now().await;
-        }
-        if room.lost_lines() {
-            self.read(room);
-        }
-    }
-
-    /// Subscribes to rooms, then reads their logs: what is said in between comes by push.
-    async fn read_logs(
-        self: &Arc<Self>,
-        con: &mut MultiplexedConnection,
-        rooms: &[Arc<Room>],
-    ) -> RedisResult<()> {
-        if rooms.is_empty() {
-            return Ok(());
-        }
-        con.subscribe(rooms.iter().map(|room| key(&room.name)).collect::<Vec<_>>())
-            .await?;
-        let rooms = rooms.iter().cloned();
-        let reads = rooms.map(|room| self.read_log(con.clone(), room));
-        stream::iter(reads)
-            .buffer_unordered(AT_ONCE)
-            .try_collect()
-            .await
-    }
-
-    async fn read_log(
-        self: &Arc<Self>,
-        mut con: MultiplexedConnection,
-        room: Arc<Room>,
-    ) -> RedisResult<()> {
-        type Reply = (bool, bool, Vec<Vec<u8>>, BTreeMap<String, String>);
-        let key = key(&room.name);
-        loop {
-            let mut script = self.history.prepare_invoke();
-            script
-                .key(&key)
-                .key(format!("{key}:owners"))
-                .arg(room.last().to_string());
-            script.arg(history::MAX_MESSAGES).arg(history::MAX_BYTES);
-            let (whole, more, lines, owners): Reply = match script.invoke_async(&mut con).await {
-                Ok(reply) => reply,
-                Err(e) => match e.kind() {
-                    // Wrong with this room alone, a key of another type for instance: tried again.
-                    ErrorKind::Server(kind) if kind != ServerErrorKind::BusyLoading => {
-                        log::warn!(
-                            "room={:?} unread error={:?}",
-                            room.name.as_str(),
-                            e.to_string()
-                        );
-                        return Ok(());
-                    }
-                    _ => return Err(e),
-                },
-            };
-            if room.empty_since().is_some() {
-                room.set_members(shown_names(owners));
-            }
-            let (up, cut) = room.catch_up(&lines, whole, more);
-            if !cut.is_empty() {
-                tokio::spawn(close_spread(cut));
-            }
-            if up {
-                self.clone().deliver(room).await;
-                return Ok(());
-            }
-        }
-    }
-
     /// Drops the rooms that nobody is in, and reads those again that could not be read.
     async fn sweep(&self, con: &mut MultiplexedConnection) -> RedisResult<()> {
         for names in self.rooms.sweep(0).chunks(ROOMS_AT_ONCE) {
@@ -288,25 +173,9 @@ async fn ping(con: &mut MultiplexedConnection) -> RedisResult<()> {
     redis::cmd("PING").query_async(con).await
 }
 
-/// Tells connections to resume, one by one, for they will all come to the same dynos.
-async fn close_spread(conns: Vec<Arc<Conn>>) {
-    let pause = SPREAD / conns.len().max(1) as u32;
-    for conn in conns {
-        conn.close(code::RESTART, "resume");
-        sleep(pause).await;
-    }
-}
-
 /// The key of a room's stream, and its channel. The others begin with it.
 pub fn key(room: &RoomName) -> String {
     format!("chat:{{{}}}", room.as_str())
-}
-
-fn name_in(channel: &[u8]) -> Option<&str> {
-    str::from_utf8(channel)
-        .ok()?
-        .strip_prefix("chat:{")?
-        .strip_suffix('}')
 }
 
 /// Folded → shown name, from folded → owner (40 hex digits) and shown name.

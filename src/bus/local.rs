@@ -144,7 +144,13 @@ impl Local {
         ledger.last = id;
         ledger.said.push_back((Instant::now(), key.clone()));
         ledger.cids.insert(key, id);
-        room.gather(format!("{id} {}", message::body(&member.name.shown, talk)).into_bytes());
+        room.gather(
+            format!(
+                "{id} {}",
+                message::body(&member.name.shown, &talk.message, &talk.cid)
+            )
+            .into_bytes(),
+        );
         drop(ledgers);
         while room.deliver() {}
         Ok(Fate::Said)

@@ -103,7 +103,7 @@ impl Redis {
         script
             .arg(&member.name.folded)
             .arg(owner)
-            .arg(message::body(&member.name.shown, talk));
+            .arg(message::body(&member.name.shown, &talk.message, &talk.cid));
         script.arg(floor.0).arg(floor.1);
         script
             .arg(history::MAX_MESSAGES)
