@@ -76,12 +76,10 @@ function hangUp() {   // without "quit": for the server this is a person who wil
   outgoing.cid = null;
 }
 
-const STOPS = new Map([
-  [4400, "The server did not understand this page. Reload it; a newer version may be waiting."],
+const FOREIGN = "The server did not understand this page. Reload it: a newer one may be waiting.";
+const STOPS = new Map([[4400, FOREIGN], [1003, FOREIGN],
   [4429, "Too much was sent at once, so the server closed the line. Wait a moment, then press Retry now."],
-  [1009, "A message was too big for the server. Discard or shorten it, then press Retry now."],
-  [1003, "The server did not understand this page. Reload it; a newer version may be waiting."],
-]);
+  [1009, "A message was too big for the server. Discard or shorten it, then press Retry now."]]);
 // The only place that decides what follows a closed line, whoever closed it.
 function lost(code) {
   const flying = tab.pending.find((p) => p.cid === outgoing.cid);
@@ -298,6 +296,7 @@ function trim() {
     old.remove();
   }
   relate(said.firstElementChild);
+  bottom();   // at once, or the shrinking list looks as if the person had scrolled up
 }
 // What a message shows of its neighbours: a date when a new day begins, a name when another person speaks.
 function relate(node) {
