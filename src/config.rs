@@ -33,73 +33,52 @@ pub struct Config {
 impl Config {
     /// The error is a sentence that names the variable, and never holds a password.
     pub fn from_env() -> Result<Config, String> {
-        let verify = parse("REDIS_TLS_VERIFY", "true or false", true, |s| {
-            s.parse().ok()
-        })?;
-        let redis = match var("REDIS_URL")?.map(|url| ("REDIS_URL", url)) {
-            None => var("REDISCLOUD_URL")?.map(|url| ("REDISCLOUD_URL", url)),
-            found => found,
+        let verify = read("REDIS_TLS_VERIFY", "true or false", |s| s.parse().ok())?.unwrap_or(true);
+        let url = "the URL of a Redis, like redis://HOST:6379 or rediss://:PASSWORD@HOST:6379";
+        let redis = match read("REDIS_URL", url, |s| client(s, verify))? {
+            None => read("REDISCLOUD_URL", url, |s| client(s, verify))?,
+            redis => redis,
         };
-        let redis = redis.map(|(name, url)| client(&url, verify).ok_or_else(|| {
-            format!("{name} is not the URL of a Redis, like redis://HOST:6379 or rediss://:PASSWORD@HOST:6379")
-        }));
-        let redis = redis.transpose()?;
-        let tls = redis.as_ref().is_some_and(|c| {
+        let tls = redis.as_ref().is_some_and(|redis| {
             matches!(
-                c.get_connection_info().addr(),
+                redis.get_connection_info().addr(),
                 ConnectionAddr::TcpTls { .. }
             )
         });
+        let port = |s: &str| s.parse().ok().filter(|port| *port > 0u16);
+        let connections = |s: &str| s.parse().ok().filter(|max| *max > 0usize);
+        let rate = |s: &str| s.parse().ok().filter(|n: &f64| n.is_finite() && *n >= 0.0);
+        let level = |s: &str| s.parse().ok();
+        let listed = "origins like https://chat.example.com, with commas between";
         Ok(Config {
-            port: parse("PORT", "a port, 1 to 65535", 3000, |s| {
-                s.parse().ok().filter(|p| *p > 0)
-            })?,
+            port: read("PORT", "a port, 1 to 65535", port)?.unwrap_or(3000),
             redis,
             tls_unverified: tls && !verify,
-            allowed_origins: parse(
-                "ALLOWED_ORIGINS",
-                "origins like https://chat.example.com, with commas between",
-                vec![],
-                origins,
-            )?,
-            max_connections: parse(
-                "MAX_CONNECTIONS",
-                "a whole number above 0",
-                default_connections(),
-                |s| s.parse().ok().filter(|n| *n > 0),
-            )?,
-            talk_per_second: parse("TALK_PER_SECOND", "a number, 0 for no limit", 2.0, |s| {
-                s.parse().ok().filter(|n: &f64| n.is_finite() && *n >= 0.0)
-            })?,
-            log: parse(
-                "RUST_LOG",
-                "off, error, warn, info or debug",
-                LevelFilter::Info,
-                |s| s.parse().ok(),
-            )?,
-            dyno: var("DYNO")?.unwrap_or("local".to_owned()),
+            allowed_origins: read("ALLOWED_ORIGINS", listed, origins)?.unwrap_or_default(),
+            max_connections: read("MAX_CONNECTIONS", "a whole number above 0", connections)?
+                .unwrap_or_else(default_connections),
+            talk_per_second: read("TALK_PER_SECOND", "a number, 0 for no limit", rate)?
+                .unwrap_or(2.0),
+            log: read("RUST_LOG", "off, error, warn, info or debug", level)?
+                .unwrap_or(LevelFilter::Info),
+            dyno: read("DYNO", "text", |s| Some(s.to_owned()))?.unwrap_or("local".to_owned()),
         })
     }
 }
 
-fn var(name: &str) -> Result<Option<String>, String> {
-    match env::var(name) {
-        Ok(value) => Ok(Some(value.trim().to_owned()).filter(|value| !value.is_empty())),
-        Err(env::VarError::NotPresent) => Ok(None),
-        Err(env::VarError::NotUnicode(_)) => Err(format!("{name} is not text in UTF-8")),
-    }
-}
-
-fn parse<T>(
+/// A variable's value; `None` if it is absent or empty.
+fn read<T>(
     name: &str,
     wanted: &str,
-    default: T,
-    read: impl Fn(&str) -> Option<T>,
-) -> Result<T, String> {
-    match var(name)? {
-        None => Ok(default),
-        Some(value) => read(&value).ok_or_else(|| format!("{name} is not {wanted}")),
-    }
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<Option<T>, String> {
+    let value = match env::var(name) {
+        Err(env::VarError::NotPresent) => return Ok(None),
+        value => value.map_err(|_| format!("{name} is not text in UTF-8"))?,
+    };
+    let value = value.trim();
+    let parsed = (!value.is_empty()).then(|| parse(value).ok_or(format!("{name} is not {wanted}")));
+    parsed.transpose()
 }
 
 /// RESP3 whatever the URL says: pushes and replies share the connection. The crate's defaults leave a
