@@ -21,12 +21,10 @@ pub struct Dyno {
 
 /// The program under test; `DYNOCHAT_BIN` names another build of it, for measurements.
 pub fn program() -> PathBuf {
-    let built = std::env::var_os("DYNOCHAT_BIN").map(PathBuf::from);
-    built.unwrap_or_else(|| {
-        option_env!("CARGO_BIN_EXE_dynochat")
-            .expect("an example names the program in DYNOCHAT_BIN")
-            .into()
-    })
+    let built_for_tests = option_env!("CARGO_BIN_EXE_dynochat"); // which examples do not get
+    let named = std::env::var_os("DYNOCHAT_BIN").map(PathBuf::from);
+    let program = named.or_else(|| built_for_tests.map(PathBuf::from));
+    program.expect("DYNOCHAT_BIN names the program")
 }
 
 impl Dyno {
