@@ -79,9 +79,9 @@ impl Code {
     pub fn words(self) -> (&'static str, &'static str) {
         match self {
             Code::BadMessage => ("bad_message", "This is no message of this chat."),
-            Code::BadName => ("bad_name", "A name is 1 to 24 letters or numbers."),
+            Code::BadName => ("bad_name", "Use 1 to 24 letters, numbers, spaces, _ - or ."),
             Code::NameTaken => ("name_taken", "Someone here has this name already."),
-            Code::BadRoom => ("bad_room", "A room is 1 to 32 letters or numbers."),
+            Code::BadRoom => ("bad_room", "Use 1 to 32 letters, numbers, spaces, _ - or ."),
             Code::TooLong => ("too_long", "A message is 1000 characters at most."),
             Code::Empty => ("empty", "There is nothing in this message."),
             Code::SlowDown => ("slow_down", "Too fast. Please wait a moment."),
