@@ -8,12 +8,31 @@ use std::time::Duration;
 
 /// The ids in a room's stream, oldest first.
 pub fn stream(redis: &Redis, room: &str) -> Vec<Id> {
+    stream_between(redis, room, "-", "+")
+}
+
+/// A part of them, both ends included.
+pub fn stream_between(redis: &Redis, room: &str, from: &str, to: &str) -> Vec<Id> {
     type Entry = (String, Vec<String>);
-    let entries: Vec<Entry> = redis.cmd(&["XRANGE", &format!("chat:{{{room}}}"), "-", "+"]);
+    let entries: Vec<Entry> = redis.cmd(&["XRANGE", &format!("chat:{{{room}}}"), from, to]);
     entries
         .iter()
         .map(|(id, _)| id.parse().expect("a stream entry has an id"))
         .collect()
+}
+
+/// I1 for a connection in a room where others go on talking: up to the last message it saw.
+pub fn saw_everything_so_far(redis: &Redis, client: &Client) {
+    let seen = client.ids();
+    let (Some(first), Some(last)) = (seen.first(), seen.last()) else {
+        return;
+    };
+    slice_of(
+        &stream_between(redis, &client.room, &first.to_string(), &last.to_string()),
+        &client.user,
+        &seen,
+        &[],
+    );
 }
 
 /// I1 for one connection: from the first id it saw, it saw everything in the stream, in order, once.

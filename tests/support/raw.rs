@@ -160,6 +160,14 @@ impl Raw {
         }
     }
 
+    /// Over a socket that was made in a special way.
+    pub fn over(stream: TcpStream) -> Raw {
+        Raw {
+            stream,
+            unread: vec![],
+        }
+    }
+
     /// Connects and upgrades.
     pub async fn websocket(dyno: &Dyno) -> Raw {
         let mut raw = Raw::connect(dyno.addr()).await;

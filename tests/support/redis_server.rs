@@ -58,7 +58,7 @@ impl Redis {
                 return Err(format!("it ended with {status}"));
             }
             match self.try_cmd::<String>(&["INFO"]) {
-                Ok(info) if info.contains(&mine) && info.contains("loading:0") => return Ok(()),
+                Ok(info) if info.contains(&mine) && info.contains("\nloading:0") => return Ok(()),
                 Ok(info) if start.elapsed() > PATIENCE => return Err(info),
                 Err(e) if start.elapsed() > PATIENCE => return Err(e.to_string()),
                 _ => tokio::time::sleep(Duration::from_millis(10)).await,
