@@ -7,6 +7,7 @@
 // Each test file is a program of its own and uses its own part of this.
 #![allow(dead_code, unused_imports, unused_macros)]
 
+pub mod browser;
 pub mod check;
 pub mod client;
 pub mod crowd;
