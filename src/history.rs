@@ -72,7 +72,11 @@ impl History {
             Some(last) if last == Id::default() => (!self.trimmed).then_some(0),
             Some(last) => place(last).map(|n| n + 1),
         };
-        let from = start.unwrap_or(self.entries.len().saturating_sub(NEWCOMER));
+        // What the page has already is not sent again, gap or not.
+        let known = self
+            .entries
+            .partition_point(|(id, _)| last.is_some_and(|last| *id <= last));
+        let from = start.unwrap_or(known.max(self.entries.len().saturating_sub(NEWCOMER)));
         let frames = self
             .entries
             .range(from..)
@@ -129,6 +133,8 @@ mod tests {
         assert!(log(0..0).after(Some(id(9))).gap);
         let replay = log(1..1200).after(Some(id(7)));
         assert_eq!((replay.gap, replay.covers), (true, id(1150)));
+        let replay = log(1..6).after(Some(Id(3, 7)));
+        assert_eq!((replay.gap, &*replay.messages), (true, "4,5"));
     }
 
     #[test]
