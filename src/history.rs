@@ -72,10 +72,9 @@ impl History {
             Some(last) if last == Id::default() => (!self.trimmed).then_some(0),
             Some(last) => place(last).map(|n| n + 1),
         };
-        // What the page has already is not sent again, gap or not.
-        let known = self
-            .entries
-            .partition_point(|(id, _)| last.is_some_and(|last| *id <= last));
+        // What the page has is not sent again, gap or not; a page ahead of the log has another's.
+        let behind = last.filter(|last| *last < self.last()).unwrap_or_default();
+        let known = self.entries.partition_point(|(id, _)| *id <= behind);
         let from = start.unwrap_or(known.max(self.entries.len().saturating_sub(NEWCOMER)));
         let frames = self
             .entries
@@ -135,6 +134,8 @@ mod tests {
         assert_eq!((replay.gap, replay.covers), (true, id(1150)));
         let replay = log(1..6).after(Some(Id(3, 7)));
         assert_eq!((replay.gap, &*replay.messages), (true, "4,5"));
+        let replay = log(1..6).after(Some(id(9)));
+        assert_eq!((replay.gap, &*replay.messages), (true, "1,2,3,4,5"));
     }
 
     #[test]
