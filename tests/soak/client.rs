@@ -239,9 +239,10 @@ impl Client {
             Some("members") => self.members(&mut me, line, frame),
             Some("status") => {
                 let down = frame["redis"] == "down";
-                if down == me.redis_down {
+                if down == line.told_down {
                     me.wrong.push(format!("told twice: {frame}"));
                 }
+                line.told_down = down;
                 me.redis_down = down;
                 me.status.push((now, down));
                 line.due = (!down).then_some(now + random + TRY);
@@ -365,6 +366,8 @@ struct Line {
     /// The welcome must have come by then; no deadline while Redis is away.
     due: Option<Instant>,
     rejoin: Option<Instant>,
+    /// The dyno's last word on Redis; a welcome may come between "down" and "up".
+    told_down: bool,
     heard: Instant,
     /// A talk is under way since then.
     flying: Option<Instant>,
@@ -381,6 +384,7 @@ impl Line {
             live: false,
             due: None,
             rejoin: None,
+            told_down: false,
             heard: now,
             flying: None,
             hold: now,
