@@ -2,7 +2,8 @@
 //! pages, and how soon every page hears that Redis has gone and come back.
 
 use super::Flags;
-use super::client::{Act, Client};
+use super::acts::Act;
+use super::client::Client;
 use super::record::Person;
 use super::support::need_descriptors;
 use super::town::{Someone, Town};
@@ -82,8 +83,8 @@ pub async fn stampede(flags: &Flags) -> usize {
     sleep(Duration::from_secs(1)).await;
     town.tally.borrow_mut().connects.clear();
     let killed = Instant::now();
-    let doomed = town.dynos[0].borrow();
-    doomed.as_ref().expect("it is there").signal(SIGKILL);
+    let doomed = town.dynos[0].take().expect("it is there");
+    doomed.signal(SIGKILL);
     // Watched for longer than a lease: who flaps would do so when the old names lapse.
     let mut least = usize::MAX;
     while killed.elapsed() < PATIENCE {
@@ -182,6 +183,5 @@ fn finish(town: &Town, people: &[Someone]) -> usize {
             town.fail(format!("{} in {}: {what}", person.user, person.room));
         }
     }
-    let failures = town.failures.borrow().len();
-    failures
+    town.failures.borrow().len()
 }

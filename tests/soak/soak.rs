@@ -8,8 +8,10 @@
 //! from the seed. At the end everything comes to rest and is compared with the streams. `--flush` adds FLUSHALL, which
 //! breaks the promise on purpose. Exits with 1 if an invariant fails, and says which, where and for whom.
 
+mod acts;
 mod client;
 mod faults;
+mod line;
 mod meters;
 mod modes;
 mod record;
@@ -19,7 +21,7 @@ mod town;
 mod truth;
 mod verify;
 
-use client::{Act, Client};
+use client::Client;
 use fastrand::Rng;
 use meters::Meters;
 use record::Person;
@@ -177,8 +179,7 @@ async fn soak(flags: &Flags) -> usize {
     truth.end();
     let count = verify::messages(&town, &truth, flags.flush);
     meters.summary(&count);
-    let failures = town.failures.borrow().len();
-    failures
+    town.failures.borrow().len()
 }
 
 /// What keeps the town from being at rest: people without a connection, talks without a receipt, names.
@@ -222,7 +223,7 @@ async fn inhabit(town: Rc<Town>, n: usize) {
             me,
             rng: rng.fork(),
             next_act: Instant::now() + Duration::from_secs_f64(rng.f64() * 20.0),
-            acts: live,
+            acts: acts::live,
             tries: 0,
         };
         client.run().await;
@@ -231,21 +232,4 @@ async fn inhabit(town: Rc<Town>, n: usize) {
             return;
         }
     }
-}
-
-/// What a person does, and how long it then does nothing.
-fn live(rng: &mut Rng) -> (Act, Duration) {
-    let pause = Duration::from_secs_f64(1.0 + rng.f64() * 38.0);
-    let act = match rng.u32(..1000) {
-        0..850 => Act::Talk(1),
-        850..890 => Act::Talk(rng.u32(2..8)),
-        890..895 => Act::Talk(15), // in haste: it will be told to slow down
-        895..930 => Act::Reload,
-        930..950 => Act::Drop,
-        950..970 => Act::Leave,
-        970..980 => Act::BlackHole(rng.bool()),
-        980..990 => Act::StopReading(Duration::from_secs(rng.u64(2..25))),
-        _ => Act::Nothing,
-    };
-    (act, pause)
 }
