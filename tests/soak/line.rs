@@ -120,7 +120,11 @@ impl Client {
             me.wrong.push(format!("{user} is not in its own list"));
         }
         let wrong = self.town.judge_list(me, line.dyno, frame);
-        me.wrong.extend(wrong);
+        let at = self.town.start.elapsed().as_secs_f64();
+        let dated = wrong
+            .into_iter()
+            .map(|what| format!("{what}, at {at:.1} s"));
+        me.wrong.extend(dated);
     }
 }
 

@@ -104,6 +104,10 @@ impl Town {
     }
 
     pub fn count_fault(&self, kind: &'static str) {
+        println!(
+            "fault={kind:?} at={:.1}s",
+            self.start.elapsed().as_secs_f64()
+        );
         *self.tally.borrow_mut().faults.entry(kind).or_default() += 1;
     }
 
