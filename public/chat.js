@@ -24,12 +24,7 @@ function el(tag, look, ...inside) {   // strings become text nodes: nothing a pe
   node.append(...inside);
   return node;
 }
-function button(name, action) {
-  const node = el("button", "", name);
-  node.type = "button";
-  node.onclick = action;
-  return node;
-}
+const button = (name, onclick) => Object.assign(el("button", "", name), { type: "button", onclick });
 
 // ---- memory: a drawer that outlives the page, one per browser and one per tab ----------------------------------------
 
@@ -312,17 +307,11 @@ function relate(node) {
   if (!opens) divider?.remove();
 }
 function message(user, text, at, own) {
-  const words = el("p", "text", ...linked(text));
-  words.dir = "auto";
+  const words = Object.assign(el("p", "text", ...linked(text)), { dir: "auto" });
   return el("div", own ? "message own" : "message", el("p", "who", el("bdi", "", user)), words,
     el("p", "meta", clock(at), " ", el("span", "state")));
 }
-function clock(at) {
-  const time = el("time", "", CLOCK.format(at));
-  time.dateTime = new Date(at).toISOString();
-  time.title = FULL.format(at);
-  return time;
-}
+const clock = (at) => Object.assign(el("time", "", CLOCK.format(at)), { dateTime: new Date(at).toISOString(), title: FULL.format(at) });
 // ASCII only: in Japanese no space follows an address, and look-alike letters cannot pose as a known host.
 function linked(text) {
   const out = [];
@@ -331,9 +320,8 @@ function linked(text) {
     let url = found[0];
     while (/[.,;:!?'*\]]$/.test(url) || (url.endsWith(")") && !url.includes("("))) url = url.slice(0, -1);
     try { new URL(url); } catch { continue; }
-    const a = el("a", "", url);
-    Object.assign(a, { href: url, target: "_blank", rel: "noopener noreferrer nofollow" });
-    out.push(text.slice(from, found.index), a);
+    out.push(text.slice(from, found.index), Object.assign(el("a", "", url),
+      { href: url, target: "_blank", rel: "noopener noreferrer nofollow" }));
     from = found.index + url.length;
   }
   return [...out, text.slice(from)];
@@ -384,7 +372,7 @@ function presence(came, went) {
 const retry = button("Retry now", connect);
 const countdown = el("span");
 countdown.setAttribute("role", "timer");   // and so not read aloud each second, though it sits in a live region
-let shown = "";
+let looks = "";
 
 function show() {
   const off = line.pretend || !navigator.onLine, wait = `${Math.max(1, Math.ceil((line.due - now()) / 1000))} s`;
@@ -394,33 +382,32 @@ function show() {
     : off ? ["off", ...(line.pretend ? ["Offline"] : ["Offline · ", retry])]
     : line.phase === "trying" ? ["wait", line.welcomed ? "Reconnecting…" : "Connecting…"]
     : ["wait", "Reconnecting in ", countdown, " · ", retry];
-  text(countdown, wait);
-  const looks = state + parts.map((part) => (part === countdown ? "" : part.textContent ?? part)).join("");
-  if (shown !== looks) {
-    shown = looks;
+  put(countdown, wait);
+  const next = state + parts.map((part) => (part === countdown ? "" : part.textContent ?? part)).join("");
+  if (looks !== next) {
+    looks = next;
     const focused = document.activeElement === retry;
     $("chip").dataset.state = state;
     $("chip").replaceChildren(...parts);
-    if (focused && !retry.isConnected) $(chatting() ? "message" : "name").focus();
+    if (focused) (retry.isConnected ? retry : $(chatting() ? "message" : "name")).focus();
   }
-  text($("banner"), line.phase === "stopped" ? line.why : !line.down ? ""
+  put($("banner"), line.phase === "stopped" ? line.why : !line.down ? ""
     : "Messaging waits for Redis: the server cannot reach it just now. What you write is kept, and sent when it is back.");
   if (!$("learn").open) return;
-  text($("dyno"), line.dyno || "–");
-  text($("last"), list.last ?? "–");
-  text($("tick"), line.ticked ? `${Math.round((now() - line.ticked) / 1000)} s ago` : "–");
-  text($("reconnects"), line.reconnects);
-  text($("resumed"), line.resumed);
+  put($("dyno"), line.dyno || "–");
+  put($("last"), list.last ?? "–");
+  put($("tick"), line.ticked ? `${Math.round((now() - line.ticked) / 1000)} s ago` : "–");
+  put($("reconnects"), line.reconnects);
+  put($("resumed"), line.resumed);
 }
-function text(node, words) {   // a live region speaks only when something has really changed
-  if (node.textContent !== String(words)) node.textContent = words;
-}
+// A live region speaks whenever it is written to, so it is written to only when something has changed.
+const put = (node, words) => { if (node.textContent !== String(words)) node.textContent = words; };
 const chatting = () => !$("chat").hidden;
 const link = (name) => `/?room=${encodeURIComponent(name)}`;
 function headline() {
   document.title = chatting() ? `${list.unread ? `(${list.unread}) ` : ""}${tab.here.room}` : "dynochat";
   $("newer").hidden = !list.unread || list.stuck;
-  text($("newer"), `${list.unread} new ↓`);
+  put($("newer"), `${list.unread} new ↓`);
 }
 function screen(name) {
   $("door").hidden = name !== "door";
@@ -471,7 +458,7 @@ function complain(field, why) {
 }
 function count() {
   const size = points(tidy($("message").value)), over = size > outgoing.max;
-  text($("counter"), size < outgoing.max * 0.8 ? "" : `${size} / ${outgoing.max}${over ? " · too long" : ""}`);
+  put($("counter"), size < outgoing.max * 0.8 ? "" : `${size} / ${outgoing.max}${over ? " · too long" : ""}`);
   $("message").ariaInvalid = String(over);
   $("send").disabled = over;
   $("message").rows = Math.min(6, $("message").value.split("\n").length);   // where field-sizing is not known yet
