@@ -172,12 +172,10 @@ impl Bus {
         }
     }
 
-    async fn claim_again(&self, room: &Room, member: &Member) -> bool {
-        let claimed = self.claim(&room.name, member).await;
-        if claimed == Err(Code::NameTaken) {
+    async fn claim_again(&self, room: &Room, member: &Member) {
+        if self.claim(&room.name, member).await == Err(Code::NameTaken) {
             room.evict(member);
         }
-        claimed.is_ok()
     }
 
     /// Reads the list of members, and again until it has not changed for a while.
@@ -187,11 +185,10 @@ impl Bus {
                 Store::Local(local) => local.names(&room.name),
                 Store::Redis(redis) => redis.names(&room.name).await,
             };
-            if let Ok(mut list) = list {
+            if let Ok(list) = list {
                 for member in room.present() {
-                    let known = list.contains_key(&member.name.folded);
-                    if !known && self.claim_again(&room, &member).await {
-                        list.insert(member.name.folded.clone(), member.name.shown.clone());
+                    if !list.contains_key(&member.name.folded) {
+                        self.claim_again(&room, &member).await;
                     }
                 }
                 room.set_members(list);

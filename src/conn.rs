@@ -87,6 +87,11 @@ impl Conn {
         self.change(|outbox| outbox.end(Phase::Closing));
     }
 
+    /// Not closed from our side.
+    pub fn is_open(&self) -> bool {
+        lock(&self.outbox).is_open()
+    }
+
     fn change(&self, change: impl FnOnce(&mut Outbox)) {
         let mut outbox = lock(&self.outbox);
         change(&mut outbox);

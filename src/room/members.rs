@@ -97,8 +97,14 @@ impl Room {
 
     /// Takes the list of members, folded name → shown name, and sends it if it is another than the
     /// last one sent: a whole list heals itself, where a lost "left" or "joined" would stay lost.
-    pub fn set_members(&self, all: BTreeMap<String, String>) {
+    pub fn set_members(&self, mut all: BTreeMap<String, String>) {
         let mut state = lock(&self.state);
+        // Who came in while the list was under way is not in it, but has the name.
+        for (conn, member) in state.seats.values() {
+            if !all.contains_key(&member.name.folded) && conn.silent() < LATELY && conn.is_open() {
+                all.insert(member.name.folded.clone(), member.name.shown.clone());
+            }
+        }
         let list = message::members(all.values());
         if state.members.sent != list {
             let frame = frame::text(&format!(r#"{{"kind":"members",{list}}}"#));
