@@ -213,6 +213,11 @@ async fn a_thousand_pages_that_lose_their_dyno_do_not_storm_the_other() {
         let after = at.saturating_duration_since(killed.into());
         bins[(after.as_millis() as usize / 100).min(199)] += usize::from(!after.is_zero());
     }
+    assert_eq!(
+        bins.iter().sum::<usize>(),
+        PAGES,
+        "each page was let in at its first try: {bins:?}"
+    );
     let peak = bins.iter().max().expect("some bins");
     assert!(*peak <= 60, "{peak} tries within 100 ms: {bins:?}");
 }
@@ -433,7 +438,7 @@ async fn a_last_id_that_was_deleted_is_a_gap() {
 
 #[tokio::test]
 async fn a_redis_that_is_still_loading_is_not_an_empty_one() {
-    // Half a millisecond per key, ten thousand keys; it answers LOADING meanwhile.
+    // Half a millisecond per key, six thousand keys; it answers LOADING meanwhile.
     let slow = [
         "--key-load-delay",
         "500",
@@ -442,7 +447,7 @@ async fn a_redis_that_is_still_loading_is_not_an_empty_one() {
     ];
     let mut redis = Redis::start(&[&["--dbfilename", "dump.rdb"], &slow[..]].concat()).await;
     let dynos = dynos(&redis, 2).await;
-    let fill = "for i = 1, 10000 do redis.call('SET', 'filler:' .. i, i) end";
+    let fill = "for i = 1, 6000 do redis.call('SET', 'filler:' .. i, i) end";
     redis.cmd::<redis::Value>(&["EVAL", fill, "0"]);
     let crowd = Crowd::gather(&Router::to(&addrs(&dynos)), "lobby", 10).await;
     crowd.everyone_talks("before").await;
@@ -457,7 +462,7 @@ async fn a_redis_that_is_still_loading_is_not_an_empty_one() {
         start.elapsed()
     };
     let (loading, ()) = tokio::join!(fault, crowd.chat(20, 8 * SECOND));
-    assert!(loading > 3 * SECOND, "it was only loading for {loading:?}");
+    assert!(loading > 2 * SECOND, "it was only loading for {loading:?}");
     crowd.lost_nothing(&redis, PATIENCE).await; // also: nobody was told of a gap
     sleep(4 * SECOND).await;
     let names: Vec<&str> = crowd.pages.iter().map(|page| page.user.as_str()).collect();

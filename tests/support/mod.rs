@@ -17,12 +17,12 @@ pub mod proxy;
 pub mod raw;
 pub mod redis_server;
 
-use std::collections::BTreeSet;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+use tokio::net::TcpSocket;
 
 pub use client::{Client, Id, cid, token};
 pub use crowd::Crowd;
@@ -91,19 +91,30 @@ pub fn bound_to_us(command: &mut Command) -> &mut Command {
     unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) }
 }
 
-/// A port nobody listens on and nobody was given before by this process. Below the range from which the system takes
-/// the ports of outgoing connections, so that a server can be started again on the same one.
+/// A port nobody listens on and this process has not given before. Below the range from which the system takes the ports
+/// of outgoing connections, so that a server can be started again on the same one; each process begins elsewhere.
 pub fn free_port() -> u16 {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    for _ in 0..1_000 {
-        let port = fastrand::u16(10_000..32_000);
-        let free =
-            TcpListener::bind(("::", port)).or_else(|_| TcpListener::bind(("0.0.0.0", port)));
-        if free.is_ok() && GIVEN.lock().unwrap().insert(port) {
+    const PORTS: std::ops::Range<u32> = 10_000..32_000;
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let begin = std::process::id().wrapping_mul(1_009);
+    for _ in PORTS {
+        let place = begin.wrapping_add(GIVEN.fetch_add(1, Relaxed)) % PORTS.len() as u32;
+        let port = (PORTS.start + place) as u16;
+        // Bound, but not listening: whoever waits for a server there must not find us.
+        let bind = |socket: TcpSocket, addr: SocketAddr| {
+            socket.set_reuseaddr(true)?;
+            socket.bind(addr)
+        };
+        let free = match TcpSocket::new_v6() {
+            Ok(socket) => bind(socket, (Ipv6Addr::UNSPECIFIED, port).into()),
+            Err(_) => TcpSocket::new_v4()
+                .and_then(|socket| bind(socket, (Ipv4Addr::UNSPECIFIED, port).into())),
+        };
+        if free.is_ok() {
             return port;
         }
     }
-    panic!("no free port between 10000 and 32000");
+    panic!("no free port in {PORTS:?}");
 }
 
 /// Waits until `probe` finds what it looks for, and gives it back; until then it returns what it saw instead.

@@ -86,7 +86,7 @@ pub struct Life {
     pub errors: Vec<String>,
     /// Each welcome: when, and from which dyno.
     pub welcomes: Vec<(Instant, SocketAddr)>,
-    /// Each try to connect.
+    /// Each try to connect: when it was due.
     pub tries: Vec<Instant>,
     /// Each end of a connection and its code; 1006 without a Close.
     pub closes: Vec<(Instant, u16)>,
@@ -256,8 +256,10 @@ enum Ended {
 impl Run {
     async fn for_ever(self) {
         let mut tries = 0;
+        let mut due = Instant::now();
         loop {
-            self.life.lock().unwrap().tries.push(Instant::now());
+            sleep_until(due).await;
+            self.life.lock().unwrap().tries.push(due);
             let start = Instant::now();
             let ended = self.connection().await;
             let mut wait = half_to_full(BACKOFF[tries.min(BACKOFF.len() - 1)]);
@@ -282,7 +284,7 @@ impl Run {
                 }
             }
             tries += 1;
-            sleep(wait).await;
+            due = Instant::now() + wait;
         }
     }
 

@@ -59,8 +59,8 @@ impl Redis {
             }
             match self.try_cmd::<String>(&["INFO"]) {
                 Ok(info) if info.contains(&mine) && info.contains("\nloading:0") => return Ok(()),
-                Ok(info) if start.elapsed() > PATIENCE => return Err(info),
-                Err(e) if start.elapsed() > PATIENCE => return Err(e.to_string()),
+                Ok(info) if start.elapsed() > 3 * PATIENCE => return Err(info),
+                Err(e) if start.elapsed() > 3 * PATIENCE => return Err(e.to_string()),
                 _ => tokio::time::sleep(Duration::from_millis(10)).await,
             }
         }
