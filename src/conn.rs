@@ -15,11 +15,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{
-    net::TcpStream,
-    sync::Notify,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
+use tokio::{net::TcpStream, sync::Notify};
 
 use crate::{
     frame::{self, code},
@@ -102,9 +99,13 @@ impl Conn {
 
     /// Tells the page that Redis is away, or is back. Says nothing twice, and nothing good unasked.
     pub fn status(&self, up: bool) {
-        if self.told_down.swap(!up, Relaxed) == up {
-            self.push(if up { &frame::UP } else { &frame::DOWN });
-        }
+        let frame = if up { &frame::UP } else { &frame::DOWN };
+        // Under the outbox's lock, so that the last word said is the last one known.
+        self.change(|outbox| {
+            if self.told_down.swap(!up, Relaxed) == up {
+                outbox.push(frame, |bytes| self.stream.try_write(bytes));
+            }
+        });
     }
 
     /// The welcome has been sent: no deadline for that any more.
