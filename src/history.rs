@@ -82,9 +82,9 @@ impl History {
             .map(|(_, frame)| frame::payload(frame));
         let messages = frames.collect::<Vec<_>>().join(",");
         let covers = match (start, self.entries.get(from)) {
-            (Some(_), _) => last.map(Id::next).unwrap_or_default(),
+            (Some(_), _) => last.map(next).unwrap_or_default(),
             (None, Some((first, _))) => *first,
-            (None, None) => self.last().next(),
+            (None, None) => next(self.last()),
         };
         Replay {
             gap: last.is_some() && start.is_none(),
@@ -92,6 +92,11 @@ impl History {
             messages,
         }
     }
+}
+
+/// The lowest id above this one.
+pub fn next(id: Id) -> Id {
+    Id(id.0, id.1.saturating_add(1))
 }
 
 #[cfg(test)]

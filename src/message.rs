@@ -25,11 +25,6 @@ impl Id {
         let number = |s: &str| s.parse().ok().filter(|_| digits(s));
         Some(Id(number(ms)?, number(seq)?))
     }
-
-    /// The lowest id above this one.
-    pub fn next(self) -> Id {
-        Id(self.0, self.1.saturating_add(1))
-    }
 }
 
 impl fmt::Display for Id {

@@ -1,10 +1,9 @@
 //! A room on this dyno: its connections (`room/seat.rs`), its members (`room/members.rs`), its log.
 //!
 //! A bus brings lines ([`gather`](Room::gather)) and has them delivered ([`deliver`](Room::deliver)):
-//! parsed, encoded once, joined, and pushed as the same bytes to every connection. Sessions
-//! [`enter`](Room::enter), and leave by dropping their [`Seat`]. A room is *behind* until its log has
-//! been read from where it broke off; until then lines only gather. Nothing here waits: one short
-//! lock, never held across an await.
+//! parsed, encoded once, joined, and pushed as the same bytes to every connection. A room is *behind*
+//! until its log has been read from where it broke off; until then lines only gather. Nothing here
+//! waits: one short lock, never held across an await.
 
 mod members;
 mod seat;

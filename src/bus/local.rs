@@ -12,6 +12,7 @@ use sha1_smol::Digest;
 use super::{Fate, LEASE, Names, Refusal, Renewed};
 use crate::{
     conn::lock,
+    history,
     message::{self, Code, Id, Talk},
     name::RoomName,
     room::{Member, Room},
@@ -140,7 +141,7 @@ impl Local {
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default()
             .as_millis() as u64;
-        let id = Id(now, 0).max(ledger.last.next());
+        let id = Id(now, 0).max(history::next(ledger.last));
         ledger.last = id;
         ledger.said.push_back((Instant::now(), key.clone()));
         ledger.cids.insert(key, id);
