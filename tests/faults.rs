@@ -748,7 +748,7 @@ async fn who_returns_while_the_old_socket_is_half_open_has_the_name_at_once() {
     let redis = Redis::start(&[]).await;
     let dynos = dynos(&redis, 2).await;
     let mut taro = dynos[1].join("lobby", "taro").await;
-    let base = check::Base::of(&dynos[0]);
+    let base = check::Base::of(&dynos[0]).await;
     let proxy = Proxy::to(dynos[0].addr()).await;
     let mut old = Client::connect(proxy.addr).await;
     old.join("lobby", "hanako", &token(), None).await;
@@ -872,7 +872,7 @@ async fn one_who_stops_reading_is_closed_and_delays_nobody() {
 async fn one_who_never_reads_again_leaves_nothing_behind() {
     let dyno = Dyno::start(&[TALKATIVE]).await;
     let mut talker = dyno.join("lobby", "talker").await;
-    let base = check::Base::of(&dyno);
+    let base = check::Base::of(&dyno).await;
     let mut stuck = vec![];
     for i in 0..20 {
         stuck.push(Raw::joined(&dyno, "lobby", &format!("stuck {i}")).await);
@@ -909,7 +909,7 @@ async fn a_page_that_comes_and_goes_for_long_leaves_nothing_behind() {
     };
     round("first").await;
     sleep(6 * SECOND).await;
-    let base = check::Base::of(&dyno);
+    let base = check::Base::of(&dyno).await;
     for i in 0..5 {
         round(&format!("again {i}")).await;
     }

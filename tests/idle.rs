@@ -68,7 +68,7 @@ async fn ten_thousand_idle_connections_fit_in_sixty_megabytes() {
     need_descriptors(CONNECTIONS as u64 + 500);
     let redis = Redis::start(&[]).await;
     let dyno = Dyno::start_on(&redis, &[]).await;
-    let base = support::check::Base::of(&dyno);
+    let base = support::check::Base::of(&dyno).await;
     let start = Instant::now();
     let mut sitting = JoinSet::new();
     for room in 0..CONNECTIONS / ROOM {

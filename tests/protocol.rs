@@ -1339,7 +1339,7 @@ async fn a_close_is_echoed_and_then_the_connection_ends() {
 async fn a_connection_that_just_ends_leaves_nothing_behind() {
     let dyno = Dyno::start(&[]).await;
     dyno.join("lobby", "花子").await.quit().await;
-    let base = check::Base::of(&dyno);
+    let base = check::Base::of(&dyno).await;
     for i in 0..50 {
         let mut raw = Raw::joined(&dyno, "lobby", &format!("n{i}")).await;
         if i % 2 == 0 {

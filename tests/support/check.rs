@@ -175,9 +175,25 @@ pub struct Base {
 }
 
 impl Base {
-    pub fn of(dyno: &Dyno) -> Base {
+    /// Once connections that were closed just now are gone from it.
+    pub async fn of(dyno: &Dyno) -> Base {
+        let (mut fds, mut steady) = (dyno.fds(), 0);
+        eventually(
+            "the number of descriptors is steady",
+            PATIENCE,
+            async || {
+                let before = std::mem::replace(&mut fds, dyno.fds());
+                steady = if before == fds { steady + 1 } else { 0 };
+                if steady == 10 {
+                    Ok(())
+                } else {
+                    Err((before, fds))
+                }
+            },
+        )
+        .await;
         Base {
-            fds: dyno.fds(),
+            fds,
             rss_kb: dyno.rss_kb(),
         }
     }
