@@ -11,7 +11,7 @@ const LIFE = 5_000;      // a line that lived so long after its welcome was a go
 const STEPS = [1, 2, 4, 8, 15];   // seconds to wait; really half to all of it, so that a crowd spreads out
 const LATE = 10_000;     // no receipt for so long: "not confirmed yet"
 const CID_KEPT = 100_000;   // the server knows a cid for 120 s; to resend it later might double the message
-const GRACE = 30_000;    // after a reconnect people drop in again for so long: nobody left, nobody joined
+const GRACE = 30_000;    // for so long after a reconnect nobody is said to have left, or to have joined again
 const TOGETHER = 300_000;   // messages of one person within this time form one group; so do arrivals
 const MOST = 6_000;      // messages kept in the list
 
@@ -142,7 +142,9 @@ const frames = {
     log.ariaBusy = "false";
     list.last = f.last ?? list.last;   // the server's word, even if it is lower than ours
     if (resumed) line.resumed += list.ids.size - before;
-    meet(f.users ?? [], f.count, true);
+    if (resumed) Object.assign(room, { familiar: new Set([...room.users, ...f.users ?? []]), quiet: now() + GRACE });
+    room.users = f.users ?? [];   // whatever changed during an absence is not told
+    meet(room.users, f.count);
     // A message that was on its way long ago and is not in a history without holes never arrived: send it again. Without
     // that certainty the server may have it and forgotten its cid, so the person decides.
     if (!whole) for (const p of ours()) if (p.sent && !p.fate && now() - p.sent > CID_KEPT) fail(p, "unsure");
@@ -151,7 +153,7 @@ const frames = {
     count();
   },
   talk: (f) => hearTalk(f, true),
-  members: (f) => meet(f.users ?? [], f.count, false),
+  members: (f) => meet(f.users ?? [], f.count),
   tick() { line.ticked = now(); },
   status(f) {
     line.down = f.redis === "down";
@@ -335,14 +337,12 @@ function note(look, ...inside) {
 
 // ---- members: the whole list each time; comings and goings are the difference, told once and small --------------------
 
+// For a while after a reconnect others come back, too: whoever is familiar from before was never away.
 const room = { users: [], familiar: new Set(), quiet: 0 };
 
-function meet(users, total = users.length, welcome) {
-  const quiet = welcome || now() < room.quiet, partial = total > users.length;
-  if (welcome) {
-    room.familiar = new Set([...room.users, ...users]);   // whoever drops in again after a restart was never away
-    room.quiet = now() + GRACE;
-  } else if (!partial) {
+function meet(users, total = users.length) {
+  const quiet = now() < room.quiet, partial = total > users.length;
+  if (!partial) {
     presence(users.filter((u) => !room.users.includes(u) && !(quiet && room.familiar.has(u))),
       quiet ? [] : room.users.filter((u) => !users.includes(u)));
   }
