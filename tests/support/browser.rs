@@ -1,168 +1,485 @@
-//! A real Chromium: one private browser with its driver for each person, and the page as that person uses it, found by
-//! roles and accessible names alone.
+//! A real Chromium, and what a person does with the page in it.
+//!
+//! It is driven over WebDriver, a handful of JSON requests to `chromedriver` that are written out here: a library for
+//! them would bring fifty crates. What a person uses is found as a screen reader finds it, by role and accessible name.
 
+use super::{bound_to_us, eventually};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, ErrorKind};
+use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-
-use fantoccini::{Client, ClientBuilder, Locator, key::Key};
-use hyper_util::client::legacy::connect::HttpConnector;
-use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::{bound_to_us, eventually, free_port};
+/// How long a test waits for what a page should show soon. A browser on a busy machine takes its time.
+pub const SOON: Duration = Duration::from_secs(30);
 
-/// How long a page may take for what the server has long done: the machine may be busy with other browsers.
-const PATIENCE: Duration = Duration::from_secs(40);
-const DRIVER: &str = "chromedriver";
+/// So many browsers run at a time, for each of them wants a processor. They begin in turn.
+static SEATS: Semaphore = Semaphore::const_new(4);
 
+const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf"; // the standard's name for a reference to an element
+pub const ENTER: &str = "\u{E007}";
+pub const SHIFT_ENTER: &str = "\u{E008}\u{E007}\u{E000}";
+pub const TAB: &str = "\u{E004}";
+
+/// One browser with a profile of its own: one person. Ends with the test.
 pub struct Browser {
-    pub page: Client,
     driver: Child,
-    /// The browser's profile.
+    port: u16,
+    session: String,
     _profile: TempDir,
+    _seat: SemaphorePermit<'static>,
 }
 
-impl Drop for Browser {
-    fn drop(&mut self) {
-        let _ = self.driver.kill(); // and with it the browser
-        let _ = self.driver.wait();
-    }
+/// A message as the page shows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Said {
+    pub who: String,
+    pub text: String,
+    pub time: String,
+    /// What stands beside an own message: sending, sent, not sent · Retry / Discard …
+    pub state: String,
+    /// In one group with the message before it.
+    pub follows: bool,
 }
 
 impl Browser {
-    /// Opens an address in a new browser.
-    pub async fn open(url: &str) -> Browser {
-        let (port, profile) = (free_port(), TempDir::new().expect("a directory"));
-        let mut command = Command::new(DRIVER);
-        command
-            .arg(format!("--port={port}"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let driver = bound_to_us(&mut command).spawn().unwrap_or_else(|e| {
-            panic!("cannot start {DRIVER}: {e}; install chromium and chromium-driver")
-        });
-        let profile_dir = format!("--user-data-dir={}", profile.path().display());
+    pub async fn start() -> Browser {
+        let seat = SEATS.acquire().await.expect("never closed");
+        Browser::launch(seat).await
+    }
+
+    /// Two at once; one by one, two tests could each hold what the other waits for.
+    pub async fn start_two() -> (Browser, Browser) {
+        let mut seats = SEATS.acquire_many(2).await.expect("never closed");
+        let other = seats.split(1).expect("two seats were taken");
+        tokio::join!(Browser::launch(seats), Browser::launch(other))
+    }
+
+    async fn launch(seat: SemaphorePermit<'static>) -> Browser {
+        let mut driver = bound_to_us(&mut Command::new("chromedriver"))
+            .arg("--port=0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|e| match e.kind() {
+                ErrorKind::NotFound => panic!(
+                    "chromedriver is missing: install the Debian packages chromium and chromium-driver"
+                ),
+                _ => panic!("chromedriver could not be started: {e}"),
+            });
+        let mut lines = BufReader::new(driver.stdout.take().expect("piped")).lines();
+        let port = lines
+            .find_map(|line| {
+                let line = line.ok()?;
+                line.rsplit_once("successfully on port ")?
+                    .1
+                    .trim_end_matches('.')
+                    .parse()
+                    .ok()
+            })
+            .expect("chromedriver says on which port it listens");
+        std::thread::spawn(move || lines.for_each(drop)); // or it stops when the pipe is full
+        let profile = TempDir::with_prefix("dynochat-browser-").expect("a temporary directory");
+        let mut browser = Browser {
+            driver,
+            port,
+            session: String::new(),
+            _profile: profile,
+            _seat: seat,
+        };
+        // By a pipe, Chromium ends when chromedriver does, even if that is killed.
         let args = [
             "--headless",
+            "--remote-debugging-pipe",
             "--no-sandbox",
             "--disable-gpu",
             "--disable-quic",
-            "--no-first-run",
+            "--disable-dev-shm-usage",
             "--disable-background-networking",
             "--disable-component-update",
             "--disable-sync",
-            "--disable-dev-shm-usage",
-            &profile_dir,
+            "--no-first-run",
+            "--lang=en-GB",
+            "--window-size=1000,700",
+            &format!("--user-data-dir={}", browser._profile.path().display()),
         ];
-        let wanted = json!({
-            "goog:chromeOptions": { "args": args },
-            "goog:loggingPrefs": { "browser": "ALL" },
-        });
-        let Value::Object(wanted) = wanted else {
-            unreachable!("it is an object")
+        let wanted = json!({"capabilities": {"alwaysMatch": {
+            "browserName": "chrome",
+            "goog:chromeOptions": {"args": args},
+            "goog:loggingPrefs": {"browser": "ALL"},
+        }}});
+        let session = browser
+            .request("POST", "/session", wanted)
+            .await
+            .unwrap_or_else(|e| {
+                panic!(
+                    "Chromium did not start; are both Debian packages, chromium and chromium-driver, installed? {e}"
+                )
+            });
+        browser.session = session["sessionId"].as_str().expect("an id").to_string();
+        browser
+    }
+
+    async fn request(&self, method: &str, path: &str, body: Value) -> Result<Value, String> {
+        let body = match method {
+            "GET" => String::new(),
+            _ => body.to_string(),
         };
-        let mut builder = ClientBuilder::new(HttpConnector::new());
-        builder.capabilities(wanted);
-        let address = format!("http://127.0.0.1:{port}");
-        let page = eventually("a browser", PATIENCE, async || {
-            builder
-                .connect(&address)
-                .await
-                .map_err(|e| format!("{e}: is chromium installed?"))
-        })
-        .await;
-        page.goto(url).await.expect("the page opens");
-        Browser {
-            page,
-            driver,
-            _profile: profile,
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let exchange = async {
+            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await?;
+            stream.write_all(request.as_bytes()).await?;
+            let mut answer = vec![];
+            loop {
+                let text = String::from_utf8_lossy(&answer);
+                if let Some((head, content)) = text.split_once("\r\n\r\n") {
+                    let length = head.lines().find_map(|line| {
+                        let (name, value) = line.split_once(':')?;
+                        name.eq_ignore_ascii_case("content-length")
+                            .then(|| value.trim().parse().ok())?
+                    });
+                    if length.is_some_and(|length: usize| content.len() >= length) {
+                        return Ok(content.to_string());
+                    }
+                }
+                if stream.read_buf(&mut answer).await? == 0 {
+                    return Err(ErrorKind::UnexpectedEof.into());
+                }
+            }
+        };
+        let content = exchange
+            .await
+            .map_err(|e: std::io::Error| format!("chromedriver did not answer: {e}"))?;
+        let answer: Value = serde_json::from_str(&content)
+            .map_err(|e| format!("chromedriver said {content:?}: {e}"))?;
+        match &answer["value"] {
+            Value::Object(error) if error.contains_key("error") => {
+                Err(format!("{path}: {} {}", error["error"], error["message"]))
+            }
+            value => Ok(value.clone()),
         }
     }
+
+    /// A command of this session.
+    pub async fn try_call(&self, method: &str, path: &str, body: Value) -> Result<Value, String> {
+        let path = format!("/session/{}{path}", self.session);
+        self.request(method, &path, body).await
+    }
+
+    pub async fn call(&self, method: &str, path: &str, body: Value) -> Value {
+        self.try_call(method, path, body)
+            .await
+            .unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// A command of Chromium's own protocol, for what WebDriver cannot say.
+    pub async fn devtools(&self, command: &str, params: Value) {
+        self.call(
+            "POST",
+            "/goog/cdp/execute",
+            json!({"cmd": command, "params": params}),
+        )
+        .await;
+    }
+
+    pub async fn open(&self, url: &str) {
+        self.call("POST", "/url", json!({"url": url})).await;
+    }
+
+    pub async fn reload(&self) {
+        self.call("POST", "/refresh", json!({})).await;
+    }
+
+    pub async fn back(&self) {
+        self.call("POST", "/back", json!({})).await;
+    }
+
+    /// A second tab of the same person, which becomes the one in use; gives the handles of the old and the new one.
+    pub async fn second_tab(&self) -> (Value, Value) {
+        let old = self.call("GET", "/window", json!({})).await;
+        let new = self
+            .call("POST", "/window/new", json!({"type": "tab"}))
+            .await;
+        self.switch(&new["handle"]).await;
+        (old, new["handle"].clone())
+    }
+
+    pub async fn switch(&self, handle: &Value) {
+        self.call("POST", "/window", json!({"handle": handle}))
+            .await;
+    }
+
+    /// Runs `script`, a function body with `arguments`, in the page.
+    pub async fn eval(&self, script: &str, args: Value) -> Value {
+        let script = json!({"script": script, "args": args});
+        self.call("POST", "/execute/sync", script).await
+    }
+
+    pub async fn text(&self, script: &str) -> String {
+        let value = self.eval(script, json!([])).await;
+        value.as_str().unwrap_or_default().to_string()
+    }
+
+    /// What the console said since it was asked last: errors, warnings, reports of the content security policy.
+    pub async fn console(&self) -> Vec<String> {
+        let entries = self
+            .call("POST", "/se/log", json!({"type": "browser"}))
+            .await;
+        let entries = entries.as_array().cloned().unwrap_or_default();
+        entries
+            .iter()
+            .map(|e| format!("{} {}", e["level"], e["message"]))
+            .collect()
+    }
+
+    /// The one thing on the page with this role and accessible name, or what is there instead.
+    async fn seek(&self, role: &str, name: &str) -> Result<String, String> {
+        let css = match role {
+            "textbox" => "input, textarea".to_string(),
+            "button" => "button".to_string(),
+            "list" => "ul, ol".to_string(),
+            _ => format!("[role={role}]"),
+        };
+        let query = json!({"using": "css selector", "value": css});
+        let elements = self.try_call("POST", "/elements", query).await?;
+        let (mut found, mut seen) = (vec![], vec![]);
+        for element in elements.as_array().into_iter().flatten() {
+            let id = element[ELEMENT].as_str().expect("a reference");
+            let ask = async |what: &str| {
+                self.try_call("GET", &format!("/element/{id}/{what}"), json!({}))
+                    .await
+            };
+            if ask("displayed").await? != true {
+                continue;
+            }
+            let is = (ask("computedrole").await?, ask("computedlabel").await?);
+            if is == (json!(role), json!(name)) {
+                found.push(id.to_string());
+            }
+            seen.push(is);
+        }
+        match &found[..] {
+            [one] => Ok(one.clone()),
+            _ => Err(format!("{} of {seen:?}", found.len())),
+        }
+    }
+
+    pub async fn find(&self, role: &str, name: &str) -> String {
+        eventually(&format!("one {role} {name:?}"), SOON, async || {
+            self.seek(role, name).await
+        })
+        .await
+    }
+
+    pub async fn has(&self, role: &str, name: &str) -> bool {
+        self.seek(role, name).await.is_ok()
+    }
+
+    pub async fn press(&self, button: &str) {
+        let id = self.find("button", button).await;
+        self.call("POST", &format!("/element/{id}/click"), json!({}))
+            .await;
+    }
+
+    /// Types into a field, key by key, after what is there already.
+    pub async fn keys(&self, field: &str, text: &str) {
+        let id = self.find("textbox", field).await;
+        let path = format!("/element/{id}/value");
+        self.call("POST", &path, json!({"text": text})).await;
+    }
+
+    /// Puts a text into a field in place of what was there; for characters that no key has, too.
+    pub async fn fill(&self, field: &str, text: &str) {
+        let id = self.find("textbox", field).await;
+        let script = "arguments[0].select();
+            document.execCommand(arguments[1] ? 'insertText' : 'delete', false, arguments[1]);";
+        self.eval(script, json!([{ELEMENT: id}, text])).await;
+    }
+
+    /// A property of a field, of its DOM node.
+    pub async fn field(&self, field: &str, property: &str) -> Value {
+        let id = self.find("textbox", field).await;
+        let script = "return arguments[0][arguments[1]]";
+        self.eval(script, json!([{ELEMENT: id}, property])).await
+    }
+
+    /// What stands beside a field about it: an error, a counter.
+    pub async fn description(&self, field: &str) -> String {
+        let id = self.find("textbox", field).await;
+        let script = "const id = arguments[0].getAttribute('aria-describedby');
+            return document.getElementById(id).textContent";
+        let text = self.eval(script, json!([{ELEMENT: id}])).await;
+        text.as_str().expect("a text").to_string()
+    }
+
+    /// Waits until the script returns true; until then it may return what it sees instead.
+    pub async fn until(&self, what: &str, script: &str) {
+        self.until_within(what, SOON, script).await;
+    }
+
+    pub async fn until_within(&self, what: &str, within: Duration, script: &str) {
+        eventually(what, within, async || {
+            match self.eval(script, json!([])).await {
+                Value::Bool(true) => Ok(()),
+                other => Err(format!("{other}; {:?}", self.said().await)),
+            }
+        })
+        .await;
+    }
+
+    // ---- the page
 
     pub async fn join(&self, room: &str, name: &str) {
         self.fill("Room", room).await;
         self.fill("Name", name).await;
         self.press("Join").await;
+        self.connected().await;
     }
 
-    /// Writes into the field of that name, in place of what is there.
-    pub async fn fill(&self, field: &str, text: &str) {
-        let field = self.field(field).await;
-        field.clear().await.expect("a field that can be written to");
-        field
-            .send_keys(text)
-            .await
-            .expect("a field that can be written to");
-    }
-
-    pub async fn field(&self, name: &str) -> fantoccini::elements::Element {
-        let labelled = format!("//*[@id=//label[normalize-space()='{name}']/@for]");
-        let named = format!("//*[self::input or self::textarea][@aria-label='{name}']");
-        let either = format!("{labelled} | {named}");
-        self.page
-            .find(Locator::XPath(&either))
-            .await
-            .unwrap_or_else(|e| panic!("field {name}: {e}"))
-    }
-
-    pub async fn press(&self, name: &str) {
-        let button = format!("//button[normalize-space()='{name}' or @aria-label='{name}']");
-        let button = self.page.find(Locator::XPath(&button)).await;
-        button
-            .unwrap_or_else(|e| panic!("button {name}: {e}"))
-            .click()
-            .await
-            .expect("a click");
-    }
-
-    /// Writes a message and presses Enter.
     pub async fn say(&self, text: &str) {
-        let field = self.field("Message").await;
-        field
-            .send_keys(text)
-            .await
-            .expect("a field that can be written to");
-        field
-            .send_keys(&char::from(Key::Enter).to_string())
-            .await
-            .expect("Enter");
+        self.fill("Message", text).await;
+        self.keys("Message", ENTER).await;
     }
 
-    /// The text that stands in elements found by a selector, joined by lines.
-    pub async fn text(&self, css: &str) -> String {
-        let script =
-            "return [...document.querySelectorAll(arguments[0])].map(e => e.innerText).join('\\n')";
-        let text = self
-            .page
-            .execute(script, vec![json!(css)])
+    pub async fn chip(&self) -> String {
+        self.text("return document.querySelector('[role=status]').textContent")
             .await
-            .expect("a script");
-        text.as_str().unwrap_or_default().to_owned()
     }
 
-    pub async fn log(&self) -> String {
-        self.text("[role=log]").await
-    }
-
-    /// Waits until a text holds another.
-    pub async fn shows(&self, css: &str, part: &str) {
-        eventually(&format!("{css} shows {part:?}"), PATIENCE, async || {
-            let text = self.text(css).await;
-            if text.contains(part) {
-                Ok(())
-            } else {
-                Err(text)
+    pub async fn chip_says(&self, words: &str) {
+        eventually(&format!("the chip says {words:?}"), SOON, async || {
+            let chip = self.chip().await;
+            if chip.contains(words) {
+                return Ok(());
             }
+            Err(chip)
         })
-        .await
+        .await;
     }
 
-    pub async fn is_connected(&self) {
-        self.shows("[role=status]", "Connected").await;
+    pub async fn connected(&self) {
+        self.chip_says("Connected · ").await;
     }
 
-    /// How often a text stands in the log.
-    pub async fn times(&self, text: &str) -> usize {
-        self.log().await.matches(text).count()
+    pub async fn alert(&self) -> String {
+        self.text("return document.querySelector('[role=alert]').textContent")
+            .await
+    }
+
+    pub async fn title(&self) -> String {
+        self.text("return document.title").await
+    }
+
+    pub async fn said(&self) -> Vec<Said> {
+        let script = "return [...document.querySelectorAll('[role=log] .message')].map((m) => {
+            const of = (look) => m.querySelector(look).textContent;
+            return [of('.who'), of('.text'), of('time'), of('.state'), m.classList.contains('follows')];
+        })";
+        let shown = self.eval(script, json!([])).await;
+        let text = |value: &Value| value.as_str().unwrap_or("?").to_string();
+        let said = |m: &Value| Said {
+            who: text(&m[0]),
+            text: text(&m[1]),
+            time: text(&m[2]),
+            state: text(&m[3]),
+            follows: m[4] == true,
+        };
+        shown.as_array().into_iter().flatten().map(said).collect()
+    }
+
+    pub async fn texts(&self) -> Vec<String> {
+        self.said().await.into_iter().map(|s| s.text).collect()
+    }
+
+    /// Waits until the page shows exactly these texts, in this order.
+    pub async fn shows(&self, texts: &[&str]) {
+        eventually(&format!("the page shows {texts:?}"), SOON, async || {
+            let shown = self.texts().await;
+            if shown == texts {
+                return Ok(());
+            }
+            Err(shown)
+        })
+        .await;
+    }
+
+    /// Waits until every own message has this beside it.
+    pub async fn own_are(&self, state: &str) {
+        eventually(&format!("own messages are {state:?}"), SOON, async || {
+            let own: Vec<_> = self.said().await.into_iter().map(|s| s.state).collect();
+            if own.iter().any(|s| s == state) && own.iter().all(|s| s.is_empty() || s == state) {
+                return Ok(());
+            }
+            Err(own)
+        })
+        .await;
+    }
+
+    /// The small lines between messages: who joined and left, what may be missing.
+    pub async fn notes(&self) -> Vec<String> {
+        self.strings("[role=log] .note").await
+    }
+
+    pub async fn notes_are(&self, notes: &[&str]) {
+        eventually(&format!("the notes are {notes:?}"), SOON, async || {
+            let seen = self.notes().await;
+            if seen == notes {
+                return Ok(());
+            }
+            Err(seen)
+        })
+        .await;
+    }
+
+    pub async fn members(&self) -> Vec<String> {
+        let id = self.find("list", "Members").await;
+        let script = "return [...arguments[0].children].map((one) => one.textContent)";
+        let names = self.eval(script, json!([{ELEMENT: id}])).await;
+        serde_json::from_value(names).expect("a list of names")
+    }
+
+    pub async fn members_are(&self, names: &[&str]) {
+        eventually(&format!("the members are {names:?}"), SOON, async || {
+            let members = self.members().await;
+            if members == names {
+                return Ok(());
+            }
+            Err(members)
+        })
+        .await;
+    }
+
+    pub async fn strings(&self, css: &str) -> Vec<String> {
+        let script =
+            "return [...document.querySelectorAll(arguments[0])].map((one) => one.textContent)";
+        serde_json::from_value(self.eval(script, json!([css])).await).expect("a list of texts")
+    }
+
+    /// Waits until the page has been drawn, and so has noticed where it was scrolled to.
+    pub async fn drawn(&self) {
+        let script = "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))";
+        let script = json!({"script": script, "args": []});
+        self.call("POST", "/execute/async", script).await;
+    }
+
+    /// What this much time later will be so: the page's clock goes on from there.
+    pub async fn later(&self, by: Duration) {
+        let script = "const now = Date.now; Date.now = () => now() + arguments[0]";
+        self.eval(script, json!([by.as_millis() as u64])).await;
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = self.driver.kill(); // Chromium goes with it
+        let _ = self.driver.wait();
     }
 }

@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::net::TcpSocket;
 
+pub use browser::Browser;
 pub use client::{Client, Id, cid, token};
 pub use crowd::Crowd;
 pub use dyno::Dyno;
