@@ -1,8 +1,7 @@
-//! One socket, from the accept to its end: its outbox, and its deadlines.
-//!
-//! Anybody may [`push`](Conn::push) frames at any time; it never waits. What the kernel does not take
-//! at once is written by [`pump`](Conn::pump), which the session runs beside its reader. `beat.rs`
-//! calls [`sweep`](Conn::sweep) once a second; that is why a connection has no timer of its own.
+//! One socket, from the accept to its end: its outbox and its deadlines. Anybody may
+//! [`push`](Conn::push) frames at any time; it never waits. What the kernel does not take at once is
+//! written by [`pump`](Conn::pump), which the session runs beside its reader. `beat.rs` calls
+//! [`sweep`](Conn::sweep) once a second, so a connection has no timer of its own.
 
 use std::{
     io::{self, ErrorKind::WouldBlock, Read, Write},
@@ -75,8 +74,11 @@ impl Conn {
 
     /// Sends a Close frame as the last one. The session ends when it is written, or 10 s later.
     pub fn close(&self, code: u16, reason: &'static str) {
-        self.push(&frame::close(code, reason));
-        self.hang_up();
+        let frame = frame::close(code, reason);
+        self.change(|outbox| {
+            outbox.push(&frame, |bytes| self.stream.try_write(bytes));
+            outbox.end(Phase::Closing); // in one step: nothing may come between
+        });
     }
 
     /// Nothing more is to be sent.
@@ -99,10 +101,9 @@ impl Conn {
 
     /// Tells the page that Redis is away, or is back. Says nothing twice, and nothing good unasked.
     pub fn status(&self, up: bool) {
-        let frame = if up { &frame::UP } else { &frame::DOWN };
-        // Under the outbox's lock, so that the last word said is the last one known.
         self.change(|outbox| {
             if self.told_down.swap(!up, Relaxed) == up {
+                let frame = if up { &frame::UP } else { &frame::DOWN };
                 outbox.push(frame, |bytes| self.stream.try_write(bytes));
             }
         });
