@@ -81,7 +81,6 @@ impl Beat {
     async fn beat(&self) {
         let up = *self.link.borrow();
         let now = (self.hand.load(Relaxed) + 1) % PING;
-        self.hand.store(now, Relaxed);
         for (slot, conns) in self.slots.iter().enumerate() {
             lock(conns).retain(|conn| conn.strong_count() > 0);
             for conn in alive(conns) {
@@ -92,6 +91,7 @@ impl Beat {
             }
             tokio::task::yield_now().await;
         }
+        self.hand.store(now, Relaxed); // only now: who came in meanwhile has just begun its period
     }
 
     /// Closes every connection with 1012 and returns when all have been told.
