@@ -1,8 +1,9 @@
-//! Proves the promise of DESIGN §1 under faults (SCENARIOS 1 to 23): crowds go on talking while dynos are stopped,
+//! Proves the promise of DESIGN §1 under faults (SCENARIOS 1 to 12): crowds go on talking while dynos are stopped,
 //! killed and frozen, and Redis is cut off, silenced, filled up and restarted. Afterwards everyone has seen the room's
 //! stream, in order and once, and the names shown are those with a lease.
 //!
-//! What needs no fault to show is in `protocol.rs`; the short story of each fault, told by two people, in `dynos.rs`.
+//! What happens between pages is in `races.rs`; what needs no fault to show in `protocol.rs`; the short story of each fault,
+//! told by two people, in `dynos.rs`.
 
 mod support;
 
@@ -12,15 +13,13 @@ use serde_json::json;
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use support::client::{Heard, join_frame};
+use support::client::talk_until;
 use support::proxy::{Flow, Proxy};
-use support::raw::{self, Raw};
+use support::raw::Raw;
 use support::{
-    Client, Crowd, Dyno, Id, PATIENCE, Page, Redis, Router, TALKATIVE, check, cid, eventually,
-    need_descriptors, token,
+    Client, Crowd, Dyno, Id, PATIENCE, Page, Redis, Router, TALKATIVE, check, cid, need_descriptors,
 };
-use tokio::net::TcpSocket;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -555,75 +554,7 @@ async fn a_dyno_without_redis_can_still_be_stopped() {
     }
 }
 
-// ---- races
-
-/// Two people on two dynos talk, together about a hundred times a second, until `done`.
-async fn talk_until(done: &Cell<bool>, talkers: &mut [Client]) -> usize {
-    let mut said = 0;
-    while !done.get() {
-        for talker in talkers.iter_mut() {
-            talker.talk(&format!("m{said}")).await;
-            said += 1;
-            sleep(Duration::from_millis(9)).await;
-        }
-    }
-    said
-}
-
-#[tokio::test]
-async fn there_is_no_seam_between_history_and_what_is_said_while_joining() {
-    let redis = Redis::start(&[]).await;
-    let dynos = dynos(&redis, 2).await;
-    let mut talkers = vec![
-        dynos[0].join("lobby", "a").await,
-        dynos[1].join("lobby", "b").await,
-    ];
-    talkers[0].say("first").await;
-    let done = Cell::new(false);
-    let comers = join_all((0..20).map(|i| {
-        let (dynos, redis) = (&dynos, &redis);
-        async move {
-            let (user, token) = (format!("n{i}"), token());
-            let mut last: Option<String> = None;
-            for round in 0..50 {
-                let dyno = &dynos[fastrand::usize(..2)];
-                let client = dyno
-                    .join_with("lobby", &user, &token, last.as_deref())
-                    .await;
-                sleep(Duration::from_millis(fastrand::u64(0..400))).await;
-                assert_eq!(client.welcome["gap"], false, "{}", client.transcript());
-                check::saw_everything_so_far(redis, &client);
-                // Resuming from where it stopped goes on with the very next message.
-                if let (Some(before), Some(first)) = (&last, client.ids().first()) {
-                    let next = check::stream_between(
-                        redis,
-                        "lobby",
-                        &format!("({before}"),
-                        &first.to_string(),
-                    );
-                    assert_eq!(
-                        next,
-                        [*first],
-                        "{user} resumed from {before} in round {round}"
-                    );
-                }
-                last = fastrand::bool().then(|| client.last());
-            }
-        }
-    }));
-    let watch = async {
-        comers.await;
-        done.set(true);
-    };
-    let (said, ()) = tokio::join!(talk_until(&done, &mut talkers), watch);
-    assert!(said >= 300, "only {said} messages were said meanwhile");
-    for talker in &talkers {
-        assert_eq!(
-            talker.count_heard(|heard| matches!(heard, Heard::Frame(f) if f["kind"] == "error")),
-            0
-        );
-    }
-}
+// ---- rooms
 
 #[tokio::test]
 async fn a_fresh_dyno_catches_up_with_a_busy_room_without_a_seam() {
@@ -690,244 +621,4 @@ async fn a_room_left_by_its_last_member_while_another_comes_is_never_deaf() {
     }));
     let rounds: usize = rounds.await.iter().sum();
     assert!(rounds >= 300, "only {rounds} rounds");
-}
-
-#[tokio::test]
-async fn a_receipt_that_is_cut_off_leaves_one_entry_shown_once_as_sent() {
-    let redis = Redis::start(&[]).await;
-    let dynos = dynos(&redis, 2).await;
-    let proxy = Proxy::to(dynos[0].addr()).await; // between page and dyno
-    let router = Router::to(&[proxy.addr]);
-    let hanako = Page::open(&router, "lobby", "hanako");
-    hanako.welcomed().await;
-    let mut taro = dynos[1].join("lobby", "taro").await;
-    for i in 0..5 {
-        proxy.set(Flow::SwallowAnswers);
-        hanako.say(&format!("m{i}"));
-        taro.hears(&format!("m{i}")).await; // it is in the log, and hanako does not know
-        hanako.drop_connection();
-        proxy.set(Flow::Through);
-        hanako.all_sent(20 * SECOND).await;
-    }
-    taro.say("end").await;
-    hanako
-        .until("the end is shown", PATIENCE, |life| life.shown.len() == 6)
-        .await;
-    assert_eq!(hanako.texts(), ["m0", "m1", "m2", "m3", "m4", "end"]);
-    check::pages_saw_everything(&redis, &[hanako]);
-    check::saw_everything(&redis, &taro);
-}
-
-#[tokio::test]
-async fn three_tabs_on_two_dynos_are_one_member_until_the_last_is_gone() {
-    let redis = Redis::start(&[]).await;
-    let dynos = dynos(&redis, 2).await;
-    let mut taro = dynos[1].join("lobby", "taro").await;
-    let first = dynos[0].join("lobby", "hanako").await;
-    let token = first.token.clone();
-    let second = dynos[1].join_with("lobby", "hanako", &token, None).await;
-    let third = dynos[0].join_with("lobby", "hanako", &token, None).await;
-    taro.expect_members(&["hanako", "taro"]).await;
-    drop(third);
-    first.quit().await; // the last one on its dyno: the name is released there …
-    sleep(2 * SECOND).await;
-    taro.expect_members(&["hanako", "taro"]).await; // … and claimed again for the tab on the other
-    check::names_are(&redis, "lobby", &["hanako", "taro"]).await;
-    dynos[0]
-        .join_refused("lobby", "hanako", &support::token(), "name_taken")
-        .await;
-    drop(second);
-    taro.expect_members_within(&["taro"], 30 * SECOND).await;
-    check::names_are(&redis, "lobby", &["taro"]).await;
-}
-
-// ---- the network
-
-#[tokio::test]
-async fn who_returns_while_the_old_socket_is_half_open_has_the_name_at_once() {
-    let redis = Redis::start(&[]).await;
-    let dynos = dynos(&redis, 2).await;
-    let mut taro = dynos[1].join("lobby", "taro").await;
-    let base = check::Base::of(&dynos[0]).await;
-    let proxy = Proxy::to(dynos[0].addr()).await;
-    let mut old = Client::connect(proxy.addr).await;
-    old.join("lobby", "hanako", &token(), None).await;
-    taro.expect_members(&["hanako", "taro"]).await;
-    let lists = taro.members_frames();
-    proxy.set(Flow::Swallow); // as when a train enters a tunnel: no FIN, no reset
-    let black = Instant::now();
-    taro.say("missed").await;
-    let mut back = dynos[1]
-        .join_with("lobby", "hanako", &old.token, Some(&old.last()))
-        .await;
-    assert_eq!(back.history(), ["missed"]);
-    back.say("here again").await;
-    taro.hears("here again").await;
-    base.is_back(&dynos[0], 56 * SECOND, 5_000).await;
-    assert!(
-        black.elapsed() > 20 * SECOND,
-        "the old socket was noticed to be dead after {:?}",
-        black.elapsed()
-    );
-    sleep(2 * SECOND).await;
-    assert_eq!(
-        taro.members_frames(),
-        lists,
-        "it died silently\n{}",
-        taro.transcript()
-    );
-    check::names_are(&redis, "lobby", &["hanako", "taro"]).await;
-}
-
-#[tokio::test]
-async fn one_who_stops_reading_is_closed_and_delays_nobody() {
-    let redis = Redis::start(&[]).await;
-    let dyno = Dyno::start_on(&redis, &[TALKATIVE]).await;
-    let mut others = vec![];
-    for i in 0..50 {
-        others.push(dyno.join("lobby", &format!("n{i:02}")).await);
-    }
-    // Half a second of talk is 25 messages of 3 kB: whoever reads has them at once.
-    let mut latencies = async |seconds: u32| {
-        let mut took: Vec<Duration> = vec![];
-        for i in 0..50 * seconds as usize {
-            let start = Instant::now();
-            others[i % 50]
-                .say(&format!("{i} {}", "あ".repeat(990)))
-                .await;
-            took.push(start.elapsed());
-            sleep((SECOND / 50).saturating_sub(start.elapsed())).await;
-        }
-        took.sort();
-        took[took.len() * 99 / 100]
-    };
-    let before = latencies(4).await;
-    let memory = dyno.rss_kb();
-    // A reader with little room in its own kernel, who then stops.
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket.set_recv_buffer_size(4_096).expect("a small buffer");
-    let stream = socket
-        .connect(dyno.addr())
-        .await
-        .expect("the dyno accepts connections");
-    let mut slow = Raw::over(stream);
-    let token = token();
-    slow.send(raw::upgrade_head(&dyno.host(), &[])).await;
-    slow.send(raw::frame(
-        raw::TEXT,
-        join_frame("lobby", "slow", &token, None).to_string(),
-    ))
-    .await;
-    slow.switched().await;
-    assert_eq!(slow.json().await["kind"], "welcome");
-    let during = latencies(4).await;
-    assert!(
-        during <= before.max(SECOND / 20) * 3,
-        "p99 was {before:?}, and {during:?} beside a slow reader"
-    );
-    let grown = dyno.rss_kb().saturating_sub(memory);
-    assert!(grown < 5_000, "memory grew by {grown} kB");
-    // It wakes up within the ten seconds it is given: what it reads is whole and in order, and the reason is told.
-    let mut seen: Vec<Id> = vec![];
-    let code = loop {
-        match slow.frame(PATIENCE).await {
-            Ok((raw::TEXT, payload)) => {
-                let frame: serde_json::Value =
-                    serde_json::from_slice(&payload).expect("whole frames");
-                if frame["kind"] == "talk" {
-                    seen.push(Id::of(&frame, "id"));
-                }
-            }
-            Ok((raw::CLOSE, payload)) => break u16::from_be_bytes([payload[0], payload[1]]),
-            Ok(_) => {}
-            Err(end) => panic!("{end:?} after {} messages, and no Close", seen.len()),
-        }
-    };
-    assert_eq!(code, 4008);
-    let log = check::stream(&redis, "lobby");
-    let from = log
-        .iter()
-        .position(|id| Some(id) == seen.first())
-        .expect("it began with a message of the stream");
-    assert_eq!(
-        seen,
-        log[from..from + seen.len()],
-        "no hole before the Close"
-    );
-    let last = seen.last().expect("it saw something").to_string();
-    let back = dyno.join_with("lobby", "slow", &token, Some(&last)).await;
-    // The outbox is larger than the log, so that much cannot be resumed: then it is told.
-    let gaps: Vec<Id> = back
-        .ids()
-        .first()
-        .copied()
-        .filter(|_| back.welcome["gap"] == true)
-        .into_iter()
-        .collect();
-    let all: Vec<Id> = seen.iter().copied().chain(back.ids()).collect();
-    check::slice_of(&check::stream(&redis, "lobby"), "slow", &all, &gaps);
-}
-
-#[tokio::test]
-async fn one_who_never_reads_again_leaves_nothing_behind() {
-    let dyno = Dyno::start(&[TALKATIVE]).await;
-    let mut talker = dyno.join("lobby", "talker").await;
-    let base = check::Base::of(&dyno).await;
-    let mut stuck = vec![];
-    for i in 0..20 {
-        stuck.push(Raw::joined(&dyno, "lobby", &format!("stuck {i}")).await);
-    }
-    let text = "😀".repeat(1_000);
-    // More than the kernels hold between them for each, and the outbox on top of it.
-    for _ in 0..2_500 {
-        talker.say(&text).await;
-    }
-    base.is_back(&dyno, 15 * SECOND, 10_000).await;
-    assert_eq!(
-        talker.count_heard(|heard| matches!(heard, Heard::Close(..))),
-        0
-    );
-    drop(stuck);
-}
-
-#[tokio::test]
-async fn a_page_that_comes_and_goes_for_long_leaves_nothing_behind() {
-    let redis = Redis::start(&[]).await;
-    let dyno = Dyno::start_on(&redis, &[]).await;
-    let round = async |name: &str| {
-        for i in 0..300 {
-            let mut client = dyno
-                .join(&format!("room {}", i % 100), &format!("{name} {i}"))
-                .await;
-            if i % 3 == 0 {
-                client.say("hello").await;
-            }
-            if i % 2 == 0 {
-                client.quit().await;
-            }
-        }
-    };
-    round("first").await;
-    sleep(6 * SECOND).await;
-    let base = check::Base::of(&dyno).await;
-    for i in 0..5 {
-        round(&format!("again {i}")).await;
-    }
-    base.is_back(&dyno, 15 * SECOND, 3_000).await;
-    eventually(
-        "a dyno with nobody on it listens to no room",
-        15 * SECOND,
-        async || {
-            let channels: Vec<String> = redis.cmd(&["PUBSUB", "CHANNELS", "chat:*"]);
-            if channels.is_empty() {
-                Ok(())
-            } else {
-                Err(channels.len())
-            }
-        },
-    )
-    .await;
-    timeout(PATIENCE, dyno.join("lobby", "hanako"))
-        .await
-        .expect("and it goes on");
 }

@@ -198,6 +198,14 @@ impl Base {
         }
     }
 
+    /// The same with so many connections more that are to stay.
+    pub fn and(self, connections: usize) -> Base {
+        Base {
+            fds: self.fds + connections,
+            ..self
+        }
+    }
+
     /// I4: the descriptors are back to what they were, and memory within `growth_kb` of it.
     pub async fn is_back(&self, dyno: &Dyno, within: Duration, growth_kb: u64) {
         eventually(

@@ -7,6 +7,7 @@ use super::{Dyno, PATIENCE};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use std::cell::Cell;
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes, error::ProtocolError};
@@ -207,6 +208,19 @@ pub async fn open(addr: SocketAddr) -> Result<Socket, Error> {
 
 pub fn join_frame(room: &str, user: &str, token: &str, last: Option<&str>) -> Value {
     json!({"kind": "join", "room": room, "user": user, "token": token, "last": last})
+}
+
+/// People talk in turn, together about a hundred times a second, until `done`.
+pub async fn talk_until(done: &Cell<bool>, talkers: &mut [Client]) -> usize {
+    let mut said = 0;
+    while !done.get() {
+        for talker in talkers.iter_mut() {
+            talker.talk(&format!("m{said}")).await;
+            said += 1;
+            sleep(Duration::from_millis(9)).await;
+        }
+    }
+    said
 }
 
 impl Dyno {
