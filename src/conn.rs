@@ -8,13 +8,13 @@ use std::{
     net::Shutdown,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio::{net::TcpStream, sync::Notify};
 
 use crate::{
@@ -28,10 +28,10 @@ pub const SEND_BUFFER: u32 = 64 * 1024;
 /// After our Close: how long the peer's last bytes are awaited (RFC 6455 §7.1.1), so that the kernel
 /// does not answer them with a reset that would overtake the Close.
 const LINGER: Duration = Duration::from_secs(2);
-/// Two pings have gone unanswered. Less than the router's 55 s, or it would report an error.
-const SILENCE: Duration = Duration::from_secs(50);
-/// From the upgrade to the welcome, in ms.
-const JOIN_DEADLINE: u64 = 10_000;
+/// Two pings have gone unanswered: beats. Less than the router's 55 s, or it would report an error.
+const SILENCE: u32 = 50;
+/// From the upgrade to the welcome: beats.
+const JOIN_DEADLINE: u32 = 10;
 
 /// A locked mutex, also after a panic elsewhere: one session's end must not be everyone's.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -43,16 +43,15 @@ pub struct Conn {
     outbox: Mutex<Outbox>,
     /// Wakes the pump: something was queued, or the connection is over.
     wake: Notify,
-    born: Instant,
-    /// When bytes last arrived, in ms after `born`.
-    heard: AtomicU64,
-    /// Until when the welcome must have been sent, in ms after `born`; `NEVER` once it has.
-    join_by: AtomicU64,
+    /// Beats since bytes last arrived. Not a time: a process that was frozen for a minute must not
+    /// take everyone for dead.
+    silent: AtomicU32,
+    /// Beats without a welcome.
+    unjoined: AtomicU32,
+    joined: AtomicBool,
     /// Has this page been told that Redis is away?
     told_down: AtomicBool,
 }
-
-const NEVER: u64 = u64::MAX;
 
 impl Conn {
     pub fn new(stream: TcpStream) -> Conn {
@@ -60,9 +59,9 @@ impl Conn {
             stream,
             outbox: Mutex::new(Outbox::new()),
             wake: Notify::new(),
-            born: Instant::now(),
-            heard: AtomicU64::new(0),
-            join_by: AtomicU64::new(JOIN_DEADLINE),
+            silent: AtomicU32::new(0),
+            unjoined: AtomicU32::new(0),
+            joined: AtomicBool::new(false),
             told_down: AtomicBool::new(false),
         }
     }
@@ -111,7 +110,7 @@ impl Conn {
 
     /// The welcome has been sent: no deadline for that any more.
     pub fn joined(&self) {
-        self.join_by.store(NEVER, Relaxed);
+        self.joined.store(true, Relaxed);
     }
 
     /// Writes what is queued whenever the kernel takes it. Returns when the last frame is written or
@@ -133,25 +132,24 @@ impl Conn {
         }
     }
 
-    /// Keeps the deadlines. While Redis is away (`up` is false) nobody is blamed for not joining.
+    /// One beat: keeps the deadlines. While Redis is away (`up` is false) nobody is blamed for not
+    /// joining.
     pub fn sweep(&self, up: bool) {
-        let now = self.born.elapsed().as_millis() as u64;
         self.change(Outbox::sweep);
-        let join_by = self.join_by.load(Relaxed);
-        if join_by != NEVER && !up {
-            self.join_by.store(now + JOIN_DEADLINE, Relaxed);
-        } else if now >= join_by {
+        let waited = self.unjoined.fetch_add(1, Relaxed);
+        if !up {
+            self.unjoined.store(0, Relaxed);
+        } else if waited >= JOIN_DEADLINE && !self.joined.load(Relaxed) {
             self.close(code::NOT_OURS, "join_expected");
         }
-        if self.silent() >= SILENCE {
+        if self.silent.fetch_add(1, Relaxed) >= SILENCE {
             self.close(code::TOO_SLOW, "silent");
         }
     }
 
-    /// Since when nothing has been heard from the peer.
-    pub fn silent(&self) -> Duration {
-        let heard = Duration::from_millis(self.heard.load(Relaxed));
-        self.born.elapsed().saturating_sub(heard)
+    /// Has the peer been heard from within so many beats?
+    pub fn is_heard(&self, beats: usize) -> bool {
+        self.silent.load(Relaxed) as usize <= beats
     }
 
     pub async fn readable(&self) -> io::Result<()> {
@@ -180,8 +178,7 @@ impl Conn {
 impl Read for &Conn {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.stream.try_read(buf)?;
-        let now = self.born.elapsed().as_millis() as u64;
-        self.heard.store(now, Relaxed);
+        self.silent.store(0, Relaxed);
         Ok(n)
     }
 }

@@ -4,7 +4,6 @@ use std::{
     collections::BTreeMap,
     mem::{replace, take},
     sync::Arc,
-    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -19,7 +18,8 @@ use crate::{
 };
 
 /// A person is renewed only if heard from since the last ping: a dead socket must not keep a name.
-const LATELY: Duration = Duration::from_secs(PING as u64 + 5);
+/// In beats.
+const LATELY: usize = PING + 5;
 
 /// Someone who owns a name in a room.
 pub struct Member {
@@ -60,7 +60,7 @@ impl Room {
         let here = state
             .seats
             .values()
-            .filter(|(conn, _)| conn.silent() < LATELY);
+            .filter(|(conn, _)| conn.is_heard(LATELY));
         let once: BTreeMap<_, _> = here
             .map(|(_, m)| (m.name.folded.as_str(), m.clone()))
             .collect();
@@ -101,7 +101,7 @@ impl Room {
         let mut state = lock(&self.state);
         // Who came in while the list was under way is not in it, but has the name.
         for (conn, member) in state.seats.values() {
-            if !all.contains_key(&member.name.folded) && conn.silent() < LATELY && conn.is_open() {
+            if !all.contains_key(&member.name.folded) && conn.is_heard(LATELY) && conn.is_open() {
                 all.insert(member.name.folded.clone(), member.name.shown.clone());
             }
         }
