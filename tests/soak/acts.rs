@@ -52,6 +52,7 @@ impl Client {
             }
             Act::Reload => {
                 self.town.count_fault("reload");
+                self.me.borrow_mut().note("reload");
                 // What is pending outlives a reload, what was shown does not.
                 drop(socket);
                 self.me.borrow_mut().reloaded = true;
@@ -60,6 +61,7 @@ impl Client {
             }
             Act::Drop => {
                 self.town.count_fault("connection dropped");
+                self.me.borrow_mut().note("connection dropped");
                 return Err(Ended::Lost(1006));
             }
             Act::Leave => {
@@ -72,6 +74,7 @@ impl Client {
             }
             Act::BlackHole(at_once) => {
                 self.town.count_fault("black hole");
+                self.me.borrow_mut().note("black hole");
                 let now = Instant::now();
                 self.me.borrow_mut().half_open_until = Some(now + LATELY);
                 self.me.borrow_mut().seat = None;
@@ -93,8 +96,10 @@ impl Client {
             }
             Act::StopReading(pause) => {
                 self.town.count_fault("stopped reading");
+                self.me.borrow_mut().note("stopped reading");
                 self.me.borrow_mut().blind_until = Some(Instant::now() + pause + CATCH_UP);
                 sleep(pause).await;
+                self.me.borrow_mut().note("reads again");
                 line.heard = Instant::now();
             }
         }

@@ -56,6 +56,7 @@ impl Client {
                 return;
             };
             *self.town.tally.borrow_mut().closes.entry(code).or_default() += 1;
+            self.me.borrow_mut().note(format!("closed with {code}"));
             if STOPS.contains(&code) {
                 let mut me = self.me.borrow_mut();
                 let dynos = me.dynos.clone();

@@ -55,6 +55,7 @@ impl Client {
                 line.hold = now;
                 me.seat = Some((line.dyno, now));
                 me.dynos.push(line.dyno);
+                me.note(format!("welcomed by dyno {}", line.dyno));
                 me.redis_down = false;
                 let gap = frame["gap"] == true;
                 let talks = frame["history"].as_array().into_iter().flatten();

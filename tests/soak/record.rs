@@ -41,8 +41,9 @@ pub struct Person {
     pub count: usize,
     /// The dyno it is on, and since when it is welcomed there.
     pub seat: Option<(usize, Instant)>,
-    /// Every dyno that welcomed it, for evidence.
+    /// Every dyno that welcomed it, for evidence; and what else befell it.
     pub dynos: Vec<usize>,
+    pub diary: Vec<(Instant, String)>,
     pub redis_down: bool,
     /// Redis went away and came back, as told to this page: when, and which.
     pub status: Vec<(Instant, bool)>,
@@ -71,6 +72,7 @@ impl Person {
             count: 0,
             seat: None,
             dynos: vec![],
+            diary: vec![],
             redis_down: false,
             status: vec![],
             assured: None,
@@ -80,6 +82,20 @@ impl Person {
             gone: None,
             wrong: vec![],
         }
+    }
+
+    pub fn note(&mut self, what: impl Into<String>) {
+        self.diary.push((Instant::now(), what.into()));
+    }
+
+    /// The end of its diary: how long ago, and what.
+    pub fn lately(&self) -> String {
+        let from = self.diary.len().saturating_sub(5);
+        let lines = self.diary[from..].iter();
+        lines
+            .map(|(at, what)| format!("{:.1} s ago {what}", at.elapsed().as_secs_f64()))
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     /// The id that a reconnect resumes from; `None` after a reload.

@@ -170,10 +170,10 @@ impl Town {
                 && now - renewed < SAFE
             {
                 wrong.push(format!(
-                    "{} is shown as gone by dyno {dyno}, though its lease was renewed {:?} before; it was on dynos {:?}",
+                    "{} is shown as gone by dyno {dyno}, though its lease was renewed {:?} before; {}",
                     other.user,
                     now - renewed,
-                    other.dynos
+                    other.lately()
                 ));
             }
         }
