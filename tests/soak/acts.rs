@@ -66,6 +66,8 @@ impl Client {
             }
             Act::Leave => {
                 self.town.count_fault("leave");
+                // From now on, for others may see it before its own socket is closed.
+                self.me.borrow_mut().gone = Some(Instant::now());
                 let quit = json!({"kind": "quit"}).to_string();
                 let _ = socket.send(Message::text(quit)).await; // lost or not, the person is gone
                 let rest = async { while let Some(Ok(_)) = socket.next().await {} };

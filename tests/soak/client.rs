@@ -51,7 +51,7 @@ impl Client {
             let seat = self.me.borrow_mut().seat.take();
             let Ended::Lost(code) = ended else {
                 let mut me = self.me.borrow_mut();
-                me.gone = Some(Instant::now());
+                me.gone.get_or_insert_with(Instant::now);
                 me.give_up(|_| true);
                 return;
             };
