@@ -144,12 +144,14 @@ pub async fn status(flags: &Flags) -> usize {
         for silent in [false, true] {
             sleep(Duration::from_secs(3)).await;
             let mut redis = town.redis.take().expect("nobody else takes it");
+            let began = Instant::now();
             if silent {
                 redis.signal(SIGSTOP);
             } else {
                 redis.stop().await;
             }
             let down = until(&people, PATIENCE, |p| p.redis_down).await;
+            let down = down.map(|_| began.elapsed()); // stopping takes a moment, too
             if silent {
                 redis.signal(SIGCONT);
             } else {
