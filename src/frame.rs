@@ -1,9 +1,12 @@
-//! Outgoing WebSocket frames as bytes (RFC 6455 §5.2), encoded once and shared by everyone who gets them. Incoming frames
-//! are tungstenite's business (`session.rs`).
+//! Outgoing WebSocket frames as bytes (RFC 6455 §5.2), encoded once and shared by everyone who gets
+//! them. Incoming frames are the business of `reader.rs`.
 
 use bytes::Bytes;
+use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
-/// Close codes: RFC 6455 §7.4.1, its registry (1012, 1013), and our own from 4000. The README says what the page does.
+/// Close codes: RFC 6455 §7.4.1, its registry (1012, 1013), and our own from 4000. The README says
+/// what the page does.
 pub mod code {
     pub const NORMAL: u16 = 1000;
     pub const PROTOCOL: u16 = 1002;
@@ -18,12 +21,8 @@ pub mod code {
     pub const FLOOD: u16 = 4429;
 }
 
-const FIN: u8 = 0x80;
-const TEXT: u8 = 0x1;
-const CLOSE: u8 = 0x8;
-
-/// A Ping without payload and a `tick`: one write keeps the router's window open in both directions and shows the page
-/// that the line lives. A page cannot see Pings.
+/// A Ping without payload and a `tick`: one write keeps the router's window open in both directions
+/// and shows the page that the line lives. A page cannot see Pings.
 pub static BEAT: Bytes = Bytes::from_static(b"\x89\x00\x81\x0f{\"kind\":\"tick\"}");
 /// The `tick` alone, the answer to a page's `ping`.
 pub static TICK: Bytes = Bytes::from_static(b"\x81\x0f{\"kind\":\"tick\"}");
@@ -32,18 +31,12 @@ pub static UP: Bytes = Bytes::from_static(b"\x81\x1e{\"kind\":\"status\",\"redis
 
 /// Appends a text frame.
 pub fn put_text(out: &mut Vec<u8>, text: &str) {
-    out.push(FIN | TEXT);
-    match text.len() {
-        n @ 0..126 => out.push(n as u8),
-        n @ 126..0x1_0000 => {
-            out.push(126);
-            out.extend_from_slice(&(n as u16).to_be_bytes());
-        }
-        n => {
-            out.push(127);
-            out.extend_from_slice(&(n as u64).to_be_bytes());
-        }
-    }
+    let head = FrameHeader {
+        opcode: OpCode::Data(Data::Text),
+        ..FrameHeader::default()
+    };
+    let put = head.format(text.len() as u64, out);
+    put.expect("a vector takes whatever is written to it");
     out.extend_from_slice(text.as_bytes());
 }
 
@@ -56,21 +49,10 @@ pub fn text(text: &str) -> Bytes {
 
 /// A Close frame. The reason is a code word: control frames hold 125 bytes at most (RFC 6455 §5.5).
 pub fn close(code: u16, reason: &'static str) -> Bytes {
-    let mut out = vec![FIN | CLOSE, 2 + reason.len() as u8];
-    out.extend_from_slice(&code.to_be_bytes());
-    out.extend_from_slice(reason.as_bytes());
-    out.into()
-}
-
-/// The text inside a frame made by [`put_text`].
-pub fn payload(frame: &[u8]) -> &str {
-    let head = match frame.get(1) {
-        Some(127) => 10,
-        Some(126) => 4,
-        _ => 2,
-    };
-    let text = frame.get(head..).unwrap_or_default();
-    str::from_utf8(text).unwrap_or_default() // it was a str when it was put in
+    let head = [0x88, 2 + reason.len() as u8];
+    [&head, &code.to_be_bytes(), reason.as_bytes()]
+        .concat()
+        .into()
 }
 
 #[cfg(test)]
@@ -82,10 +64,8 @@ mod tests {
         for (length, head) in [(0, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10)] {
             let json = "x".repeat(length);
             let frame = text(&json);
-            assert_eq!(
-                (frame.len() - length, payload(&frame)),
-                (head, json.as_str())
-            );
+            assert_eq!(frame.len() - length, head);
+            assert_eq!(frame[head..], *json.as_bytes());
         }
     }
 
@@ -96,5 +76,6 @@ mod tests {
         assert_eq!(TICK, BEAT[2..]);
         assert_eq!(DOWN, text(r#"{"kind":"status","redis":"down"}"#));
         assert_eq!(UP, text(r#"{"kind":"status","redis":"up"}"#));
+        assert_eq!(close(1000, "quit"), b"\x88\x06\x03\xe8quit"[..]);
     }
 }

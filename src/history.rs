@@ -1,25 +1,27 @@
 //! A room's log as one dyno holds it: history for newcomers, and what a returning page has missed.
 //!
-//! Entries are the very frames that were sent, in log order. It belongs to a [`Room`](crate::room),
-//! which locks it; what outlives the dyno is the stream in Redis.
+//! Entries are the JSON that was sent, as slices of those very frames, in log order. It belongs to a
+//! [`Room`](crate::room), which locks it; what outlives the dyno is the stream in Redis.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::{frame, message::Id};
+use crate::message::Id;
 
 /// Messages a log holds, on a dyno and in Redis.
 pub const MAX_MESSAGES: usize = 1_000;
 /// Messages a newcomer, or someone who missed too much, is shown.
 const NEWCOMER: usize = 50;
-/// Bytes of frames a log holds on a dyno; with the names it must fit into an outbox at once.
+/// Bytes a log holds on a dyno; with the names it must fit into an outbox at once.
 pub const MAX_BYTES: usize = 128 * 1024;
 
 #[derive(Default)]
 pub struct History {
     entries: VecDeque<(Id, Bytes)>,
     bytes: usize,
+    /// The newest id there ever was: the log may be lost, but no message may get an id at or below it.
+    pub floor: Id,
     /// Something that was once in this log is in it no more.
     pub trimmed: bool,
 }
@@ -42,9 +44,10 @@ impl History {
     }
 
     /// Adds a message that is newer than [`last`](Self::last), and drops the oldest beyond the limits.
-    pub fn append(&mut self, id: Id, frame: Bytes) {
-        self.bytes += frame.len();
-        self.entries.push_back((id, frame));
+    pub fn append(&mut self, id: Id, json: Bytes) {
+        self.floor = self.floor.max(id);
+        self.bytes += json.len();
+        self.entries.push_back((id, json));
         while self.entries.len() > MAX_MESSAGES || self.bytes > MAX_BYTES {
             self.drop_oldest();
         }
@@ -58,8 +61,8 @@ impl History {
     }
 
     fn drop_oldest(&mut self) {
-        if let Some((_, frame)) = self.entries.pop_front() {
-            self.bytes -= frame.len();
+        if let Some((_, json)) = self.entries.pop_front() {
+            self.bytes -= json.len();
             self.trimmed = true;
         }
     }
@@ -76,11 +79,9 @@ impl History {
         let behind = last.filter(|last| *last < self.last()).unwrap_or_default();
         let known = self.entries.partition_point(|(id, _)| *id <= behind);
         let from = start.unwrap_or(known.max(self.entries.len().saturating_sub(NEWCOMER)));
-        let frames = self
-            .entries
-            .range(from..)
-            .map(|(_, frame)| frame::payload(frame));
-        let messages = frames.collect::<Vec<_>>().join(",");
+        let missed = self.entries.range(from..);
+        let missed = missed.map(|(_, json)| String::from_utf8_lossy(json));
+        let messages = missed.collect::<Vec<_>>().join(",");
         let covers = match (start, self.entries.get(from)) {
             (Some(_), _) => last.map(next).unwrap_or_default(),
             (None, Some((first, _))) => *first,
@@ -109,7 +110,7 @@ mod tests {
 
     fn log(ids: std::ops::Range<u64>) -> History {
         let mut log = History::default();
-        ids.for_each(|ms| log.append(id(ms), frame::text(&ms.to_string())));
+        ids.for_each(|ms| log.append(id(ms), Bytes::from(ms.to_string())));
         log
     }
 

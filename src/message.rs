@@ -98,59 +98,54 @@ impl From<Code> for Refused {
 /// person typed.
 pub fn parse(text: &str) -> Result<Incoming, Refused> {
     let fields: Value = serde_json::from_str(text).unwrap_or_default();
-    let incoming = match fields["kind"].as_str() {
+    match fields["kind"].as_str() {
         Some("join") => join(&fields),
         Some("talk") => talk(&fields),
-        Some("ping") => Some(Ok(Incoming::Ping)),
-        Some("quit") => Some(Ok(Incoming::Quit)),
-        _ => None,
-    };
-    incoming.unwrap_or(Err(Code::BadMessage.into()))
-}
-
-fn join(fields: &Value) -> Option<Result<Incoming, Refused>> {
-    let optional = |key| Some(&fields[key]).filter(|value| !value.is_null());
-    let token = optional("token").map(|value| word(value, 16).ok_or(()));
-    let last = optional("last").map(|value| value.as_str().and_then(Id::parse).ok_or(()));
-    let (token, last) = (token.transpose().ok()?, last.transpose().ok()?);
-    let (room, user) = (fields["room"].as_str()?, fields["user"].as_str()?);
-    Some(match (RoomName::new(room), Name::new(user)) {
-        (Some(room), Some(user)) => Ok(Incoming::Join(Join {
-            room,
-            user,
-            token,
-            last,
-        })),
-        (None, _) => Err(Code::BadRoom.into()),
-        (_, None) => Err(Code::BadName.into()),
-    })
-}
-
-fn talk(fields: &Value) -> Option<Result<Incoming, Refused>> {
-    let cid = word(&fields["cid"], 1)?;
-    let text = fields["message"].as_str()?.replace("\r\n", "\n");
-    let message = text.trim();
-    let refused = |code| Some(Err(Refused(code, Some(cid.clone()), None)));
-    match message.chars().count() {
-        _ if message.contains(|c: char| c.is_control() && c != '\n' && c != '\t') => {
-            refused(Code::BadMessage)
-        }
-        0 => refused(Code::Empty),
-        n if n > MAX_MESSAGE => refused(Code::TooLong),
-        _ => Some(Ok(Incoming::Talk(Talk {
-            message: message.to_owned(),
-            cid,
-        }))),
+        Some("ping") => Ok(Incoming::Ping),
+        Some("quit") => Ok(Incoming::Quit),
+        _ => Err(Code::BadMessage.into()),
     }
 }
 
+fn join(fields: &Value) -> Result<Incoming, Refused> {
+    let given = |key| Some(&fields[key]).filter(|value| !value.is_null());
+    let id = |value| Id::parse(text(value)?).ok_or(Code::BadMessage);
+    let token = given("token").map(|value| word(value, 16)).transpose()?;
+    let last = given("last").map(id).transpose()?;
+    let (room, user) = (text(&fields["room"])?, text(&fields["user"])?);
+    Ok(Incoming::Join(Join {
+        room: RoomName::new(room).ok_or(Code::BadRoom)?,
+        user: Name::new(user).ok_or(Code::BadName)?,
+        token,
+        last,
+    }))
+}
+
+fn talk(fields: &Value) -> Result<Incoming, Refused> {
+    let cid = word(&fields["cid"], 1)?;
+    let message = text(&fields["message"])?.replace("\r\n", "\n");
+    let message = message.trim().to_owned();
+    let code = match message.chars().count() {
+        _ if message.contains(|c: char| c.is_control() && c != '\n' && c != '\t') => {
+            Code::BadMessage
+        }
+        0 => Code::Empty,
+        n if n > MAX_MESSAGE => Code::TooLong,
+        _ => return Ok(Incoming::Talk(Talk { message, cid })),
+    };
+    Err(Refused(code, Some(cid), None))
+}
+
+fn text(value: &Value) -> Result<&str, Code> {
+    value.as_str().ok_or(Code::BadMessage)
+}
+
 /// Tokens and cids: `min` to 64 of `[A-Za-z0-9_-]`.
-fn word(value: &Value, min: usize) -> Option<String> {
-    let text = value
-        .as_str()
-        .filter(|text| (min..=64).contains(&text.len()))?;
+fn word(value: &Value, min: usize) -> Result<String, Code> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
-    text.bytes().all(plain).then(|| text.to_owned())
+    let good = |s: &&str| (min..=64).contains(&s.len()) && s.bytes().all(plain);
+    let word = value.as_str().filter(good).ok_or(Code::BadMessage)?;
+    Ok(word.to_owned())
 }
 
 /// What stands behind the id in a room's log.

@@ -20,7 +20,7 @@ pub struct RoomName(Arc<str>);
 impl RoomName {
     /// `None` unless the text is a room's name by the rules of [`check`].
     pub fn new(text: &str) -> Option<RoomName> {
-        let (_, folded) = check(text, MAX_ROOM)?;
+        let folded = check(text, MAX_ROOM)?.folded;
         // The page comes back with the folded form, so that must be a room's name too (`ﷺ` folds to 18 letters).
         (folded.chars().count() <= MAX_ROOM).then(|| RoomName(folded.into()))
     }
@@ -47,26 +47,22 @@ pub struct Name {
 impl Name {
     /// `None` unless the text is a person's name by the rules of [`check`].
     pub fn new(text: &str) -> Option<Name> {
-        let (shown, folded) = check(text, MAX_NAME)?;
-        Some(Name {
-            shown: shown.to_owned(),
-            folded,
-        })
+        check(text, MAX_NAME)
     }
 }
 
 /// The trimmed and the folded form of a text of 1 to `max` code points: letters, marks, numbers and
 /// ` _-.`, at least one letter or number. So nothing that hides, reorders or breaks a line is a name.
-fn check(text: &str, max: usize) -> Option<(&str, String)> {
-    let shown = text.trim();
+fn check(text: &str, max: usize) -> Option<Name> {
+    let shown = text.trim().to_owned();
     if shown.chars().take(max + 1).count() > max {
         return None;
     }
-    let folded = fold(shown);
+    let folded = fold(&shown);
     let allowed = |c| matches!(c, ' ' | '_' | '-' | '.') || is_visible(c);
     let named = |c: char| c.is_alphanumeric() && !is_combining_mark(c);
     let good = |s: &str| s.chars().all(allowed) && s.chars().any(named) && s.trim() == s;
-    (good(shown) && good(&folded)).then_some((shown, folded))
+    (good(&shown) && good(&folded)).then_some(Name { shown, folded })
 }
 
 /// Lower case may undo a composition (`İ`), hence NFKC twice: folding what is folded changes nothing.

@@ -42,8 +42,6 @@ struct State {
     /// When the last one left.
     emptied: Instant,
     log: History,
-    /// The log may be lost, but no message may get an id at or below this.
-    floor: Id,
     members: Members,
     /// Garbage was found in this room's channel or stream, and reported.
     grumbled: bool,
@@ -57,7 +55,6 @@ impl Room {
             seats: HashMap::new(),
             emptied: Instant::now(),
             log: History::default(),
-            floor: Id::default(),
             members: Members::default(),
             grumbled: false,
         };
@@ -100,14 +97,14 @@ impl Room {
     /// Appends lines to the log and hands their frames, encoded once and joined, to everyone here.
     fn publish(&self, state: &mut State, lines: &[Vec<u8>]) {
         let mut joined = Vec::with_capacity(lines.iter().map(|line| line.len() + 32).sum());
-        let mut ends = Vec::with_capacity(lines.len());
+        let mut fresh = Vec::with_capacity(lines.len());
         let mut last = state.log.last();
         for line in lines {
             if let Some((id, json)) = message::read_line(line) {
                 if id > last {
                     last = id;
                     frame::put_text(&mut joined, &json);
-                    ends.push((id, joined.len()));
+                    fresh.push((id, joined.len() - json.len()..joined.len()));
                 }
             } else if let Some(id) = started_anew(line) {
                 state.log.forget_before(id);
@@ -116,19 +113,16 @@ impl Room {
                 log::warn!("room={room:?} skipped=garbage cause=\"something else writes here\"");
             }
         }
-        let joined = Bytes::from(joined);
-        let mut start = 0;
-        for &(id, end) in &ends {
-            state.log.append(id, joined.slice(start..end));
-            start = end;
+        if fresh.is_empty() {
+            return;
         }
-        if start > 0 {
-            state
-                .seats
-                .values()
-                .for_each(|(conn, _)| conn.push(&joined));
-            MESSAGES.fetch_add(ends.len() as u64, Relaxed);
-            DELIVERIES.fetch_add((ends.len() * state.seats.len()) as u64, Relaxed);
+        let joined = Bytes::from(joined);
+        let conns = state.seats.values().map(|(conn, _)| conn);
+        conns.for_each(|conn| conn.push(&joined));
+        MESSAGES.fetch_add(fresh.len() as u64, Relaxed);
+        DELIVERIES.fetch_add((fresh.len() * state.seats.len()) as u64, Relaxed);
+        for (id, json) in fresh {
+            state.log.append(id, joined.slice(json));
         }
     }
 
@@ -139,8 +133,7 @@ impl Room {
 
     /// The id that the next message must exceed.
     pub fn floor(&self) -> Id {
-        let state = lock(&self.state);
-        state.log.last().max(state.floor)
+        lock(&self.state).log.floor
     }
 
     /// The line to the log is broken: what comes now only gathers until [`catch_up`](Self::catch_up).
@@ -168,7 +161,7 @@ impl Room {
         let mut state = lock(&self.state);
         let fresh = state.log.last() == Id::default() && state.seats.is_empty();
         if !whole && !fresh {
-            state.forget();
+            state.log.forget_before(Id(u64::MAX, 0));
             let cut = take(&mut state.seats).into_values().map(|(conn, _)| conn);
             return (false, cut.collect());
         }
@@ -183,14 +176,7 @@ impl Room {
 
     /// The log is gone from Redis; whoever resumes is told so.
     pub fn lose_log(&self) {
-        lock(&self.state).forget();
-    }
-}
-
-impl State {
-    fn forget(&mut self) {
-        self.floor = self.floor.max(self.log.last());
-        self.log.forget_before(Id(u64::MAX, 0));
+        lock(&self.state).log.forget_before(Id(u64::MAX, 0));
     }
 }
 
