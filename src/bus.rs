@@ -1,7 +1,7 @@
 //! What all dynos share, and the upkeep of it: who owns which name, what was said, who is there.
 //!
 //! A session asks ([`claim`](Bus::claim), [`open`](Bus::open), [`talk`](Bus::talk),
-//! [`release`](Bus::release)); what was said comes back through the rooms. Two stores answer: one in
+//! [`leave`](Bus::leave)); what was said comes back through the rooms. Two stores answer: one in
 //! this process (`bus/local.rs`) and one in Redis (`bus/redis.rs`).
 
 mod link;
@@ -12,16 +12,15 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ::redis::Client;
 use futures_util::{StreamExt, stream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use self::{local::Local, redis::Redis};
 use crate::message::{Code, Id, Talk};
-use crate::room::{Member, Room};
+use crate::room::{Member, Room, Seat};
 use crate::{name::RoomName, rooms::Rooms};
 
-/// How long a name stays its owner's without renewal. A reload, a restart and a kill take less, and so
-/// nobody sees them.
+/// A name stays its owner's this long unrenewed: nobody sees a reload, a restart or a kill.
 const LEASE: Duration = Duration::from_secs(20);
 /// From renewal to renewal.
 const RENEW: Duration = Duration::from_secs(5);
@@ -34,16 +33,10 @@ const READ_PAUSE: Duration = Duration::from_secs(1);
 /// How long someone who joins waits for the room to be read.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a store says of a message.
-pub enum Fate {
-    /// It is in the log and comes back through the room.
-    Said,
-    /// It was said before, with this id.
-    Repeated(Id),
-}
-
 /// Why a store did not do what it was asked: [`Code::NameTaken`] or [`Code::Busy`].
 type Refusal = Code;
+/// Nothing: it was said and comes back through the room. An id: it was said before, with that id.
+type Said = Result<Option<Id>, Refusal>;
 /// Folded name → shown name of everyone in a room.
 type Names = BTreeMap<String, String>;
 /// Whether the room's log is gone, and those whose name is.
@@ -51,6 +44,8 @@ type Renewed = Result<(bool, Vec<Arc<Member>>), Refusal>;
 
 pub struct Bus {
     pub rooms: Arc<Rooms>,
+    /// Whether anything can be said: false while Redis is away.
+    pub link: watch::Receiver<bool>,
     store: Store,
 }
 
@@ -62,34 +57,24 @@ enum Store {
 impl Bus {
     /// A bus over Redis, or one for this process alone. Its upkeep runs as long as the program.
     pub fn start(client: Option<Client>) -> Arc<Bus> {
-        let (nudges, mut nudged) = mpsc::unbounded_channel();
-        let rooms = Arc::new(Rooms::new(nudges));
-        let store = match client {
-            Some(client) => Store::Redis(Box::new(Redis::start(client, rooms.clone()))),
-            None => Store::Local(Local::new(rooms.clone())),
-        };
-        let bus = Arc::new(Bus { rooms, store });
-        tokio::spawn(bus.clone().renew_all());
-        let lists = bus.clone();
-        tokio::spawn(async move {
-            while let Some(room) = nudged.recv().await {
-                tokio::spawn(lists.clone().read_list(room));
+        let rooms = Arc::<Rooms>::default();
+        let (store, link) = match client {
+            None => (Store::Local(Local::new(&rooms)), watch::channel(true).1),
+            Some(client) => {
+                let redis = Box::new(Redis::start(client, &rooms));
+                let up = redis.link.up.subscribe();
+                (Store::Redis(redis), up)
             }
-        });
+        };
+        let bus = Arc::new(Bus { rooms, link, store });
+        tokio::spawn(bus.clone().renew_all());
+        tokio::spawn(bus.clone().read_lists());
         bus
     }
 
     /// Whether other processes can share it.
     pub fn is_shared(&self) -> bool {
         matches!(self.store, Store::Redis(_))
-    }
-
-    /// Whether anything can be said: false while Redis is away.
-    pub fn link(&self) -> watch::Receiver<bool> {
-        match &self.store {
-            Store::Local(_) => watch::channel(true).1,
-            Store::Redis(redis) => redis.link(),
-        }
     }
 
     /// Takes the name for its owner, for a lease. Returns it as it was first claimed.
@@ -104,16 +89,14 @@ impl Bus {
     pub async fn open(&self, name: &RoomName) -> Result<Arc<Room>, Refusal> {
         let (room, new) = self.rooms.open(name, self.is_shared());
         if let (Store::Redis(redis), true) = (&self.store, new) {
-            redis.read(room.clone());
+            redis.link.catch_up();
         }
-        timeout(PATIENCE, room.caught_up())
-            .await
-            .map_err(|_| Code::Busy)?;
-        Ok(room)
+        let caught_up = timeout(PATIENCE, room.caught_up()).await;
+        caught_up.map(|()| room).map_err(|_| Code::Busy)
     }
 
     /// Says it to everyone in the room, the speaker included, if the name is still the speaker's.
-    pub async fn talk(&self, room: &Room, member: &Member, talk: &Talk) -> Result<Fate, Refusal> {
+    pub async fn talk(&self, room: &Room, member: &Member, talk: &Talk) -> Said {
         match &self.store {
             Store::Local(local) => local.talk(room, member, talk),
             Store::Redis(redis) => redis.talk(room, member, talk).await,
@@ -121,20 +104,25 @@ impl Bus {
     }
 
     /// Gives the name back, unless someone on this dyno still goes by it. On another dyno someone may:
-    /// that dyno claims it again as soon as it reads the list, and for up to a second it is free.
-    pub async fn release(&self, room: &Room, member: &Member) -> Result<(), Refusal> {
-        match &self.store {
-            _ if room.has(member) => Ok(()),
-            Store::Local(local) => local.release(&room.name, member),
-            Store::Redis(redis) => redis.release(&room.name, member).await,
-        }
+    /// that dyno claims it again as soon as it reads the list, and for up to a second it is free. If
+    /// it fails, the lease runs out.
+    pub fn leave(self: &Arc<Self>, seat: Seat) {
+        let (bus, room, member) = (self.clone(), seat.room.clone(), seat.member.clone());
+        drop(seat);
+        tokio::spawn(async move {
+            match &bus.store {
+                _ if room.has(&member) => {}
+                Store::Local(local) => local.release(&room, &member),
+                Store::Redis(redis) => redis.release(&room.name, &member).await,
+            }
+        });
     }
 
     /// Keeps the leases of everyone who is here.
     async fn renew_all(self: Arc<Self>) {
         let mut beat = interval(RENEW);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut link = self.link();
+        let mut link = self.link.clone();
         loop {
             tokio::select! {
                 _ = beat.tick() => {}
@@ -142,9 +130,8 @@ impl Bus {
             }
             if *link.borrow_and_update() {
                 let rooms = stream::iter(self.rooms.all());
-                rooms
-                    .for_each_concurrent(AT_ONCE, |room| self.renew(room))
-                    .await;
+                let renewals = rooms.for_each_concurrent(AT_ONCE, |room| self.renew(room));
+                renewals.await;
             }
             if let Store::Local(local) = &self.store {
                 local.sweep();
@@ -168,7 +155,7 @@ impl Bus {
             for member in missing {
                 self.claim_again(&room, &member).await;
             }
-            self.rooms.nudge(&room); // for a nudge from Redis can be lost
+            self.rooms.nudge(room.clone()); // for a nudge from Redis can be lost
         }
     }
 
@@ -178,22 +165,27 @@ impl Bus {
         }
     }
 
-    /// Reads the list of members, and again until it has not changed for a while.
-    async fn read_list(self: Arc<Self>, room: Arc<Room>) {
-        while room.changed() {
-            let list = match &self.store {
-                Store::Local(local) => local.names(&room.name),
-                Store::Redis(redis) => redis.names(&room.name).await,
-            };
-            if let Ok(list) = list {
-                for member in room.present() {
-                    if !list.contains_key(&member.name.folded) {
-                        self.claim_again(&room, &member).await;
-                    }
-                }
-                room.set_members(list);
-            }
+    /// Reads the lists of members that may have changed.
+    async fn read_lists(self: Arc<Self>) {
+        loop {
+            let rooms = stream::iter(self.rooms.nudged().await);
+            let reads = rooms.for_each_concurrent(AT_ONCE, |room| self.read_list(room));
+            reads.await;
             sleep(READ_PAUSE).await;
         }
+    }
+
+    async fn read_list(&self, room: Arc<Room>) {
+        let list = match &self.store {
+            Store::Local(local) => Ok(local.names(&room.name)),
+            Store::Redis(redis) => redis.names(&room.name).await,
+        };
+        let Ok(list) = list else { return };
+        for member in room.present() {
+            if !list.contains_key(&member.name.folded) {
+                self.claim_again(&room, &member).await;
+            }
+        }
+        room.set_members(list);
     }
 }

@@ -4,22 +4,20 @@
 use std::{env, fs, time::Duration};
 
 use log::LevelFilter;
-use redis::{
-    Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion,
-    io::tcp::{TcpSettings, socket2::TcpKeepalive},
-};
+use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
+use redis::{Client, ConnectionAddr, IntoConnectionInfo};
 
 /// Descriptors that are not sockets of members: the listener, Redis, plain requests, the log.
 const RESERVED: usize = 128;
 /// Where the limit of descriptors cannot be told.
 const FEW_CONNECTIONS: usize = 1_000;
+/// What a semaphore can be asked for, less some.
+const MOST_CONNECTIONS: usize = u32::MAX as usize / 2;
 
 pub struct Config {
     pub port: u16,
     /// `None`: a single process, alone.
     pub redis: Option<Client>,
-    /// Redis is spoken to by TLS, but its certificate is not checked.
-    pub tls_unverified: bool,
     /// Origins (`https://chat.example.com`) that may connect besides the page's own.
     pub allowed_origins: Vec<String>,
     pub max_connections: usize,
@@ -39,30 +37,31 @@ impl Config {
             None => read("REDISCLOUD_URL", url, |s| client(s, verify))?,
             redis => redis,
         };
-        let tls = redis.as_ref().is_some_and(|redis| {
-            matches!(
-                redis.get_connection_info().addr(),
-                ConnectionAddr::TcpTls { .. }
-            )
-        });
         let port = |s: &str| s.parse().ok().filter(|port| *port > 0u16);
-        let connections = |s: &str| s.parse().ok().filter(|max| *max > 0usize);
+        let connections = |s: &str| s.parse().ok().filter(|max| *max > 0);
         let rate = |s: &str| s.parse().ok().filter(|n: &f64| n.is_finite() && *n >= 0.0);
         let level = |s: &str| s.parse().ok();
         let listed = "origins like https://chat.example.com, with commas between";
         Ok(Config {
             port: read("PORT", "a port, 1 to 65535", port)?.unwrap_or(3000),
             redis,
-            tls_unverified: tls && !verify,
             allowed_origins: read("ALLOWED_ORIGINS", listed, origins)?.unwrap_or_default(),
             max_connections: read("MAX_CONNECTIONS", "a whole number above 0", connections)?
-                .unwrap_or_else(default_connections),
+                .unwrap_or_else(default_connections)
+                .min(MOST_CONNECTIONS),
             talk_per_second: read("TALK_PER_SECOND", "a number, 0 for no limit", rate)?
                 .unwrap_or(2.0),
             log: read("RUST_LOG", "off, error, warn, info or debug", level)?
                 .unwrap_or(LevelFilter::Info),
             dyno: read("DYNO", "text", |s| Some(s.to_owned()))?.unwrap_or("local".to_owned()),
         })
+    }
+
+    /// Redis is spoken to by TLS, but its certificate is not checked.
+    pub fn trusts_any_redis(&self) -> bool {
+        let info = self.redis.as_ref().map(Client::get_connection_info);
+        let addr = info.map(|info| info.addr());
+        matches!(addr, Some(ConnectionAddr::TcpTls { insecure: true, .. }))
     }
 }
 
@@ -84,55 +83,35 @@ fn read<T>(
 /// RESP3 whatever the URL says: pushes and replies share the connection. The crate's defaults leave a
 /// dead peer unnoticed; here it is probed after 5 s and given up 6 s later.
 fn client(url: &str, verify: bool) -> Option<Client> {
-    let info = url.into_connection_info().ok()?;
-    let mut addr = info.addr().clone();
-    if let ConnectionAddr::TcpTls { insecure, .. } = &mut addr {
-        *insecure = !verify;
-    }
+    let mut url = redis::parse_redis_url(url)?;
+    url.query_pairs_mut().append_pair("protocol", "resp3");
+    url.set_fragment((!verify).then_some("insecure"));
     let alive = TcpKeepalive::new()
         .with_time(Duration::from_secs(5))
         .with_interval(Duration::from_secs(2))
         .with_retries(3);
-    let tcp = TcpSettings::default()
-        .set_nodelay(true)
-        .set_keepalive(alive);
-    let redis = info
-        .redis_settings()
-        .clone()
-        .set_protocol(ProtocolVersion::RESP3);
-    Client::open(
-        info.set_addr(addr)
-            .set_tcp_settings(tcp)
-            .set_redis_settings(redis),
-    )
-    .ok()
+    let tcp = TcpSettings::default().set_nodelay(true);
+    let info = url.into_connection_info().ok()?;
+    Client::open(info.set_tcp_settings(tcp.set_keepalive(alive))).ok()
 }
 
 fn origins(text: &str) -> Option<Vec<String>> {
-    let origins = text
-        .split(',')
-        .map(|origin| origin.trim().trim_end_matches('/').to_ascii_lowercase());
-    let is_origin = |o: &String| {
-        o.split_once("://").is_some_and(|(scheme, host)| {
-            !scheme.is_empty() && !host.is_empty() && !host.contains('/')
-        })
-    };
-    origins
-        .map(|origin| Some(origin).filter(is_origin))
-        .collect()
+    let origins = text.split(',').map(|origin| {
+        let origin = origin.trim().trim_end_matches('/').to_ascii_lowercase();
+        let (scheme, host) = origin.split_once("://")?;
+        let good = !scheme.is_empty() && !host.is_empty() && !host.contains('/');
+        good.then_some(origin)
+    });
+    origins.collect()
 }
 
 /// The soft limit of open files, less what else needs one.
 fn default_connections() -> usize {
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default(); // Linux only
-    let files = limits.lines().find_map(|line| {
-        line.strip_prefix("Max open files")?
-            .split_whitespace()
-            .next()?
-            .parse::<usize>()
-            .ok()
-    });
-    files.map_or(FEW_CONNECTIONS, |files| {
+    let mut lines = limits.lines();
+    let files = lines.find_map(|line| line.strip_prefix("Max open files"));
+    let soft = files.and_then(|files| files.split_whitespace().next()?.parse::<usize>().ok());
+    soft.map_or(FEW_CONNECTIONS, |files| {
         files.saturating_sub(RESERVED).max(1)
     })
 }

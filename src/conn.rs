@@ -1,26 +1,19 @@
 //! One socket, from the accept to its end: its outbox and its deadlines. Anybody may
 //! [`push`](Conn::push) frames at any time; it never waits. What the kernel does not take at once is
 //! written by [`pump`](Conn::pump), which the session runs beside its reader. `beat.rs` calls
-//! [`sweep`](Conn::sweep) once a second, so a connection has no timer of its own.
+//! [`sweep`](Conn::sweep) once a second, and that is its clock: a connection has no timer of its own.
 
-use std::{
-    io::{self, ErrorKind::WouldBlock, Read, Write},
-    net::Shutdown,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::io::{self, ErrorKind::WouldBlock, Read, Write};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{net::Shutdown, time::Duration};
 
 use bytes::Bytes;
-use tokio::time::timeout;
-use tokio::{net::TcpStream, sync::Notify};
+use tokio::sync::{Notify, watch};
+use tokio::{net::TcpStream, time::timeout};
 
-use crate::{
-    frame::{self, code},
-    outbox::{Outbox, Phase},
-};
+use crate::frame::{self, code};
+use crate::outbox::Outbox;
 
 /// The kernel's share per connection: enough for a joined batch, small enough to notice a reader
 /// that is stuck. Linux doubles it for its own bookkeeping.
@@ -28,9 +21,11 @@ pub const SEND_BUFFER: u32 = 64 * 1024;
 /// After our Close: how long the peer's last bytes are awaited (RFC 6455 §7.1.1), so that the kernel
 /// does not answer them with a reset that would overtake the Close.
 const LINGER: Duration = Duration::from_secs(2);
-/// Two pings have gone unanswered: beats. Less than the router's 55 s, or it would report an error.
-const SILENCE: u32 = 50;
-/// From the upgrade to the welcome: beats.
+/// Seconds from ping to ping: twice within the router's 55 s of silence.
+pub const PING: u32 = 25;
+/// Two pings have gone unanswered. Less than the router's 55 s, or it would report an error.
+const SILENCE: u32 = 2 * PING;
+/// Seconds from the upgrade to the welcome.
 const JOIN_DEADLINE: u32 = 10;
 
 /// A locked mutex, also after a panic elsewhere: one session's end must not be everyone's.
@@ -40,116 +35,120 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 pub struct Conn {
     stream: TcpStream,
-    outbox: Mutex<Outbox>,
+    state: Mutex<State>,
     /// Wakes the pump: something was queued, or the connection is over.
     wake: Notify,
-    /// Beats since bytes last arrived. Not a time: a process that was frozen for a minute must not
-    /// take everyone for dead.
+    /// Sweeps since bytes last arrived.
     silent: AtomicU32,
-    /// Beats without a welcome.
-    unjoined: AtomicU32,
-    joined: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    outbox: Outbox,
+    /// Sweeps since the upgrade, and those in which it might have joined and had not.
+    age: u32,
+    waited: u32,
+    joined: bool,
     /// Has this page been told that Redis is away?
-    told_down: AtomicBool,
+    told_down: bool,
 }
 
 impl Conn {
     pub fn new(stream: TcpStream) -> Conn {
+        let (state, wake, silent) = Default::default();
         Conn {
             stream,
-            outbox: Mutex::new(Outbox::new()),
-            wake: Notify::new(),
-            silent: AtomicU32::new(0),
-            unjoined: AtomicU32::new(0),
-            joined: AtomicBool::new(false),
-            told_down: AtomicBool::new(false),
+            state,
+            wake,
+            silent,
         }
     }
 
     /// Sends whole frames, or queues them. Never waits; after a Close it does nothing.
     pub fn push(&self, frames: &Bytes) {
-        self.change(|outbox| outbox.push(frames, |bytes| self.stream.try_write(bytes)));
+        self.change(|state| state.outbox.push(frames));
     }
 
     /// Sends a Close frame as the last one. The session ends when it is written, or 10 s later.
     pub fn close(&self, code: u16, reason: &'static str) {
-        let frame = frame::close(code, reason);
-        self.change(|outbox| {
-            outbox.push(&frame, |bytes| self.stream.try_write(bytes));
-            outbox.end(Phase::Closing); // in one step: nothing may come between
-        });
+        self.change(|state| state.outbox.close(code, reason));
     }
 
     /// Nothing more is to be sent.
     pub fn hang_up(&self) {
-        self.change(|outbox| outbox.end(Phase::Closing));
-    }
-
-    /// Not closed from our side.
-    pub fn is_open(&self) -> bool {
-        lock(&self.outbox).is_open()
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Outbox)) {
-        let mut outbox = lock(&self.outbox);
-        change(&mut outbox);
-        if outbox.needs_pump() {
-            self.wake.notify_one();
-        }
+        self.change(|state| state.outbox.end());
     }
 
     /// Tells the page that Redis is away, or is back. Says nothing twice, and nothing good unasked.
-    pub fn status(&self, up: bool) {
-        self.change(|outbox| {
-            if self.told_down.swap(!up, Relaxed) == up {
+    pub fn status(&self, link: &watch::Receiver<bool>) {
+        self.change(|state| {
+            let up = *link.borrow(); // here, so that whoever comes last says what is so last
+            if state.told_down == up {
+                state.told_down = !up;
                 let frame = if up { &frame::UP } else { &frame::DOWN };
-                outbox.push(frame, |bytes| self.stream.try_write(bytes));
+                state.outbox.push(frame);
             }
         });
     }
 
     /// The welcome has been sent: no deadline for that any more.
     pub fn joined(&self) {
-        self.joined.store(true, Relaxed);
+        lock(&self.state).joined = true;
     }
 
-    /// Writes what is queued whenever the kernel takes it. Returns when the last frame is written or
-    /// the socket has failed.
+    /// Pings, and keeps the deadlines. Nobody is blamed for not joining while Redis is not `up`.
+    pub fn sweep(&self, up: bool) {
+        let silent = self.silent.fetch_add(1, Relaxed);
+        self.change(|state| {
+            state.age += 1;
+            state.outbox.sweep();
+            if state.age.is_multiple_of(PING) {
+                state.outbox.push(&frame::BEAT);
+            }
+            let blamed = up && !state.joined;
+            state.waited = if blamed { state.waited + 1 } else { 0 };
+            if state.waited > JOIN_DEADLINE {
+                state.outbox.close(code::NOT_OURS, "join_expected");
+            }
+            if silent >= SILENCE {
+                state.outbox.close(code::TOO_SLOW, "silent");
+            }
+        });
+    }
+
+    /// Makes a change to what is to be sent, and sends what the kernel takes of it.
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = lock(&self.state);
+        change(&mut state);
+        state.outbox.flush(|bytes| self.stream.try_write(bytes));
+        if state.outbox.is_blocked() || !state.outbox.is_open() {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Writes what is queued as the kernel takes it, until the last frame is out or the socket fails.
     pub async fn pump(&self) {
         loop {
             let (blocked, open) = {
-                let mut outbox = lock(&self.outbox);
-                let blocked = outbox.flush(|bytes| self.stream.try_write(bytes));
-                (blocked, outbox.is_open())
+                let state = lock(&self.state);
+                (state.outbox.is_blocked(), state.outbox.is_open())
             };
-            if !blocked && !open {
-                return;
-            }
             tokio::select! {
-                _ = self.stream.writable(), if blocked => {}
-                _ = self.wake.notified() => {}
+                _ = self.stream.writable(), if blocked => self.change(|_| {}),
+                _ = self.wake.notified(), if blocked || open => {}
+                else => return,
             }
         }
     }
 
-    /// One beat: keeps the deadlines. While Redis is away (`up` is false) nobody is blamed for not
-    /// joining.
-    pub fn sweep(&self, up: bool) {
-        self.change(Outbox::sweep);
-        let waited = self.unjoined.fetch_add(1, Relaxed);
-        if !up {
-            self.unjoined.store(0, Relaxed);
-        } else if waited >= JOIN_DEADLINE && !self.joined.load(Relaxed) {
-            self.close(code::NOT_OURS, "join_expected");
-        }
-        if self.silent.fetch_add(1, Relaxed) >= SILENCE {
-            self.close(code::TOO_SLOW, "silent");
-        }
+    /// Not closed from our side.
+    pub fn is_open(&self) -> bool {
+        lock(&self.state).outbox.is_open()
     }
 
-    /// Has the peer been heard from within so many beats?
-    pub fn is_heard(&self, beats: usize) -> bool {
-        self.silent.load(Relaxed) as usize <= beats
+    /// For how many seconds nothing has been heard from the peer.
+    pub fn silent(&self) -> u32 {
+        self.silent.load(Relaxed)
     }
 
     pub async fn readable(&self) -> io::Result<()> {

@@ -5,8 +5,7 @@ use bytes::Bytes;
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
-/// Close codes: RFC 6455 §7.4.1, its registry (1012, 1013), and our own from 4000. The README says
-/// what the page does.
+/// Close codes: RFC 6455 §7.4.1, its registry (1012, 1013), and our own from 4000.
 pub mod code {
     pub const NORMAL: u16 = 1000;
     pub const PROTOCOL: u16 = 1002;
@@ -49,7 +48,7 @@ pub fn text(text: &str) -> Bytes {
 
 /// A Close frame. The reason is a code word: control frames hold 125 bytes at most (RFC 6455 §5.5).
 pub fn close(code: u16, reason: &'static str) -> Bytes {
-    let head = [0x88, 2 + reason.len() as u8];
+    let head = [0x88, 2 + reason.len() as u8]; // the last fragment, a Close; its length
     [&head, &code.to_be_bytes(), reason.as_bytes()]
         .concat()
         .into()

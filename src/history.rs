@@ -60,6 +60,11 @@ impl History {
         }
     }
 
+    /// The log is gone: all that is here exists nowhere else.
+    pub fn forget(&mut self) {
+        self.forget_before(Id(u64::MAX, 0));
+    }
+
     fn drop_oldest(&mut self) {
         if let Some((_, json)) = self.entries.pop_front() {
             self.bytes -= json.len();

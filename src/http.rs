@@ -39,29 +39,21 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, Refusal> {
         Err(_) => return Err((400, "This is not an HTTP/1.1 request.")),
     };
     // httparse takes a bare LF for the end of a line; other programs take it for a part of it.
-    if bytes[..length]
-        .windows(2)
-        .any(|pair| pair[1] == b'\n' && pair[0] != b'\r')
-    {
+    let mut pairs = bytes[..length].windows(2);
+    if pairs.any(|pair| pair[1] == b'\n' && pair[0] != b'\r') {
         return Err((400, "Lines end with CR LF."));
     }
     let text = |value: &[u8]| String::from_utf8_lossy(value).trim().to_owned();
     let target = head.path.unwrap_or_default();
+    let path = target.split(['?', '#']).next().unwrap_or_default();
+    let header = |h: &mut httparse::Header| (h.name.to_lowercase(), text(h.value));
     let mut request = Request {
         method: head.method.unwrap_or_default().to_owned(),
         target: target.to_owned(),
-        path: target
-            .split(['?', '#'])
-            .next()
-            .unwrap_or_default()
-            .to_owned(),
+        path: path.to_owned(),
         host: String::new(),
         http_1_1: head.version == Some(1),
-        headers: head
-            .headers
-            .iter()
-            .map(|h| (h.name.to_lowercase(), text(h.value)))
-            .collect(),
+        headers: head.headers.iter_mut().map(header).collect(),
     };
     request.host = request.checked_host()?;
     Ok(Some((request, length)))
@@ -71,10 +63,9 @@ impl Request {
     /// Everything that makes a head good or bad, and the host that it names.
     fn checked_host(&self) -> Result<String, Refusal> {
         let host = self.only("host")?;
-        let is_host = |b: u8| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b);
-        if !host.map_or(!self.http_1_1, |host| {
-            !host.is_empty() && host.bytes().all(is_host)
-        }) {
+        let part = |b: u8| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b);
+        let is_host = |host: &str| !host.is_empty() && host.bytes().all(part);
+        if !host.map_or(!self.http_1_1, is_host) {
             return Err((
                 400,
                 "One Host header is needed, with a host and nothing else.",
@@ -97,10 +88,8 @@ impl Request {
     }
 
     fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.headers
-            .iter()
-            .filter(move |(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        let named = self.headers.iter().filter(move |(key, _)| key == name);
+        named.map(|(_, value)| value.as_str())
     }
 
     /// The value of a header that may stand there once.

@@ -14,7 +14,7 @@ pub struct Inbox {
     lines: VecDeque<Vec<u8>>,
     bytes: usize,
     /// Someone has been asked to deliver and has not yet found the inbox empty.
-    pub delivering: bool,
+    delivering: bool,
     /// Lines have been dropped.
     pub lost: bool,
 }
@@ -25,13 +25,18 @@ impl Inbox {
         self.bytes += line.len();
         self.lines.push_back(line);
         if self.bytes > LIMIT {
-            *self = Inbox {
-                lost: true,
-                delivering: self.delivering,
-                ..Inbox::default()
-            };
+            (self.lines, self.bytes) = Default::default();
+            self.lost = true;
         }
         !replace(&mut self.delivering, true)
+    }
+
+    /// The next lines for someone who delivers them: none while `behind`, or if some are missing.
+    pub fn deliver(&mut self, behind: bool) -> Vec<Vec<u8>> {
+        let idle = behind || self.lost;
+        let batch = if idle { Vec::new() } else { self.batch() };
+        self.delivering = !batch.is_empty();
+        batch
     }
 
     /// The next lines, oldest first; none when all have been taken.
@@ -41,14 +46,8 @@ impl Inbox {
             bytes += line.len();
             bytes <= BATCH
         };
-        let n = self
-            .lines
-            .iter()
-            .take_while(fits)
-            .count()
-            .max(1)
-            .min(self.lines.len());
-        let batch: Vec<_> = self.lines.drain(..n).collect();
+        let n = self.lines.iter().take_while(fits).count().max(1); // one, however long it is
+        let batch: Vec<_> = self.lines.drain(..n.min(self.lines.len())).collect();
         self.bytes -= batch.iter().map(Vec::len).sum::<usize>();
         batch
     }

@@ -26,14 +26,13 @@ mod server;
 mod session;
 mod web;
 
-use std::{io, process::ExitCode, sync::Arc, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::{io, process::ExitCode, time::Duration};
 
 use simple_logger::SimpleLogger;
-use tokio::{
-    runtime,
-    signal::unix::{SignalKind, signal},
-    time::{Instant, interval},
-};
+use tokio::runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, interval};
 
 use crate::{bus::Bus, config::Config, server::Server, session::Dyno};
 
@@ -54,15 +53,11 @@ fn main() -> ExitCode {
 }
 
 fn start(config: Config) -> Result<(), String> {
-    SimpleLogger::new()
-        .with_level(config.log)
-        .init()
-        .map_err(|e| e.to_string())?;
+    let logger = SimpleLogger::new().with_level(config.log);
+    logger.init().map_err(|e| e.to_string())?;
     let mut runtime = runtime::Builder::new_multi_thread();
-    let runtime = runtime
-        .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS)
-        .build();
+    runtime.enable_all().max_blocking_threads(BLOCKING_THREADS);
+    let runtime = runtime.build();
     let runtime = runtime.map_err(|e| format!("failed to start the runtime: {e}"))?;
     runtime.block_on(run(config))
 }
@@ -73,27 +68,17 @@ async fn run(config: Config) -> Result<(), String> {
     let failed = |e: io::Error| format!("failed to listen on PORT {port}: {e}");
     let listener = server::listen(port).map_err(failed)?;
     let shutdown = shutdown().map_err(|e| format!("failed to wait for signals: {e}"))?;
-    let bus = if config.redis.is_some() {
-        "redis"
-    } else {
-        "none, a single process"
-    };
-    log::info!(
-        "listening=http://localhost:{port} dyno={:?} redis={bus:?}",
-        config.dyno
-    );
-    if config.tls_unverified {
+    let (dyno, redis) = (&config.dyno, config.redis.as_ref());
+    let redis = redis.map_or("none, a single process", |_| "redis");
+    log::info!("listening=http://localhost:{port} dyno={dyno:?} redis={redis:?}");
+    if config.trusts_any_redis() {
         log::warn!("redis_certificate=unverified cause=REDIS_TLS_VERIFY=false");
     }
-    let bus = Bus::start(config.redis);
-    let dyno = Arc::new(Dyno {
-        name: config.dyno,
+    let server = Server::new(Dyno {
         boot: format!("{:016x}", rand::random::<u64>()),
-        link: bus.link(),
-        bus,
-        talk_per_second: config.talk_per_second,
+        bus: Bus::start(config.redis.clone()),
+        config,
     });
-    let server = Server::new(dyno, config.allowed_origins, config.max_connections);
     tokio::spawn(measure(server.clone()));
     let serving = tokio::spawn(server.run(listener, shutdown));
     serving.await.map_err(|e| format!("failed to serve: {e}"))

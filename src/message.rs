@@ -94,8 +94,7 @@ impl From<Code> for Refused {
     }
 }
 
-/// Reads one text frame. `bad_message` is what no page of ours sends; the other codes are for what a
-/// person typed.
+/// Reads a text frame. What no page of ours sends is a `bad_message`; the other codes are for people.
 pub fn parse(text: &str) -> Result<Incoming, Refused> {
     let fields: Value = serde_json::from_str(text).unwrap_or_default();
     match fields["kind"].as_str() {

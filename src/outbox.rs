@@ -1,133 +1,121 @@
 //! What a socket has not taken yet: whole frames, in order, bounded in bytes and in time.
 //!
-//! It belongs to a [`Conn`](crate::conn::Conn), which locks it and gives it the kernel's `write` to
-//! call. Frames are slices of bytes that all connections share.
+//! It belongs to a [`Conn`](crate::conn::Conn), which locks it, gives it the kernel's `write` to call,
+//! and counts seconds for it. Frames are slices of bytes that all connections share.
 
-use std::{
-    collections::VecDeque,
-    io::{self, ErrorKind::WouldBlock},
-    time::Duration,
-};
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind::WouldBlock};
 
 use bytes::{Buf, Bytes};
-use tokio::time::Instant;
 
 use crate::frame::{self, code};
 
 /// Bytes a reader may be behind, beside what the kernel holds. Larger than a whole log and its
 /// members in one `welcome`, or a full room would lock everyone out.
 pub const LIMIT: usize = 256 * 1024;
-/// Without progress for this long a reader is too slow; once it has been told, it is gone.
-const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+/// Without progress for this many seconds a reader is too slow; once it has been told, it is gone.
+const WRITE_DEADLINE: u32 = 10;
 
+#[derive(Default)]
 pub struct Outbox {
-    /// Of the first, a part may be written.
-    queue: VecDeque<Bytes>,
+    /// What is left of the frames under way: empty as long as the kernel takes everything.
+    head: Bytes,
+    behind: VecDeque<Bytes>,
+    /// The length of all of these.
     bytes: usize,
-    /// The last progress of a queued write; once closing, when that began.
-    moved: Instant,
-    phase: Phase,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-pub enum Phase {
-    Open,
+    /// Seconds without progress, or since the end was decided.
+    stuck: u32,
     /// Nothing may follow what is queued.
-    Closing,
-    /// The socket is not to be written to any more.
-    Dead,
+    ended: bool,
 }
 
 impl Outbox {
-    pub fn new() -> Outbox {
-        let (queue, bytes, moved) = (VecDeque::new(), 0, Instant::now());
-        Outbox {
-            queue,
-            bytes,
-            moved,
-            phase: Phase::Open,
-        }
-    }
-
     pub fn is_open(&self) -> bool {
-        self.phase == Phase::Open
+        !self.ended
     }
 
-    /// Is there something to flush, or nothing more to come?
-    pub fn needs_pump(&self) -> bool {
-        !self.is_open() || !self.queue.is_empty()
+    /// Is there more than the kernel takes?
+    pub fn is_blocked(&self) -> bool {
+        !self.head.is_empty()
     }
 
-    /// Has `write` take whole frames, and queues what it does not take. After a Close, does nothing.
-    pub fn push(&mut self, frames: &Bytes, write: impl Fn(&[u8]) -> io::Result<usize>) {
-        if !self.is_open() {
+    /// Queues whole frames. After a Close, does nothing.
+    pub fn push(&mut self, frames: &Bytes) {
+        if self.ended {
             return;
         }
-        let mut rest = frames.clone();
-        if self.queue.is_empty() {
-            match write(&rest) {
-                Ok(n) if n == rest.len() => return,
-                Ok(n) => rest.advance(n),
-                Err(e) if e.kind() == WouldBlock => {}
-                Err(_) => return self.end(Phase::Dead), // the reader will see the same error
-            }
-            self.moved = Instant::now();
-        }
-        self.bytes += rest.len();
-        self.queue.push_back(rest);
+        self.put(frames.clone());
         if self.bytes > LIMIT {
             self.too_slow();
         }
     }
 
-    /// Has `write` take what is queued. True if there is more than it takes now.
-    pub fn flush(&mut self, write: impl Fn(&[u8]) -> io::Result<usize>) -> bool {
-        while let Some(first) = self.queue.front_mut().filter(|_| self.phase != Phase::Dead) {
-            match write(first) {
+    /// Queues a Close frame as the last one.
+    pub fn close(&mut self, code: u16, reason: &'static str) {
+        if !self.ended {
+            self.put(frame::close(code, reason));
+            self.end();
+        }
+    }
+
+    /// Nothing may follow. There is a deadline for what is queued.
+    pub fn end(&mut self) {
+        if !self.ended {
+            (self.ended, self.stuck) = (true, 0);
+        }
+    }
+
+    /// Has `write` take what it takes now.
+    pub fn flush(&mut self, write: impl Fn(&[u8]) -> io::Result<usize>) {
+        while self.is_blocked() {
+            match write(&self.head) {
                 Ok(n) => {
-                    first.advance(n);
+                    self.head.advance(n);
                     self.bytes -= n;
-                    if first.is_empty() {
-                        self.queue.pop_front();
+                    if !self.ended {
+                        self.stuck = 0;
                     }
-                    if self.is_open() {
-                        self.moved = Instant::now();
+                    if self.head.is_empty() {
+                        self.head = self.behind.pop_front().unwrap_or_default();
                     }
                 }
-                Err(e) if e.kind() == WouldBlock => return true,
-                Err(_) => self.end(Phase::Dead),
+                Err(e) if e.kind() == WouldBlock => return,
+                Err(_) => self.give_up(), // the reader will see the same error
             }
         }
-        self.queue = VecDeque::new(); // a burst's memory is given back
-        false
+        self.behind = VecDeque::new(); // a burst's memory is given back
     }
 
-    /// Nothing may follow.
-    pub fn end(&mut self, phase: Phase) {
-        if self.phase != Phase::Dead {
-            self.phase = phase;
-            self.moved = Instant::now();
+    /// A second has passed.
+    pub fn sweep(&mut self) {
+        self.stuck += u32::from(self.is_blocked());
+        match self.stuck > WRITE_DEADLINE {
+            true if self.ended => self.give_up(),
+            true => self.too_slow(),
+            false => {}
         }
     }
 
-    /// Keeps the deadline.
-    pub fn sweep(&mut self) {
-        let late = !self.queue.is_empty() && self.moved.elapsed() >= WRITE_DEADLINE;
-        match self.phase {
-            Phase::Open if late => self.too_slow(),
-            Phase::Closing if late => self.end(Phase::Dead),
-            _ => {}
+    fn put(&mut self, frames: Bytes) {
+        self.bytes += frames.len();
+        if self.is_blocked() {
+            self.behind.push_back(frames);
+        } else {
+            (self.head, self.stuck) = (frames, 0);
         }
     }
 
     /// Drops all but what is under way, for that must be finished or the Close would land inside it.
     /// What is dropped is in the room's log: the page resumes.
     fn too_slow(&mut self) {
-        self.queue.truncate(1);
-        self.queue
-            .push_back(frame::close(code::TOO_SLOW, "too_slow"));
-        self.bytes = self.queue.iter().map(Bytes::len).sum();
-        self.end(Phase::Closing);
+        self.behind.clear();
+        self.bytes = self.head.len();
+        self.close(code::TOO_SLOW, "too_slow");
+    }
+
+    fn give_up(&mut self) {
+        *self = Outbox::default();
+        self.ended = true;
     }
 }
 
@@ -135,23 +123,25 @@ impl Outbox {
 mod tests {
     use super::*;
     use crate::{history, message::MAX_USERS, name::MAX_NAME};
-    use std::cell::RefCell;
+    use std::cell::{Cell, RefCell};
 
     #[test]
     fn a_whole_log_and_all_its_members_fit_into_an_outbox() {
         // A code point is four bytes of UTF-8 at most; a name has quotes and a comma beside it.
         let members = MAX_USERS * (4 * MAX_NAME + 3);
+        // A message has a comma behind it.
+        let log = history::MAX_BYTES + history::MAX_MESSAGES;
         let head = 1024;
-        assert!(history::MAX_BYTES + members + head < LIMIT);
+        assert!(log + members + head < LIMIT);
     }
 
     #[test]
     fn a_reader_that_is_too_slow_gets_whole_frames_and_then_the_close() {
         let taken = RefCell::new(Vec::new());
-        let room = RefCell::new(10);
+        let room = Cell::new(10);
         let write = |bytes: &[u8]| {
-            let n = bytes.len().min(*room.borrow());
-            *room.borrow_mut() -= n;
+            let n = bytes.len().min(room.get());
+            room.set(room.get() - n);
             taken.borrow_mut().extend_from_slice(&bytes[..n]);
             if n == 0 {
                 Err(WouldBlock.into())
@@ -159,15 +149,29 @@ mod tests {
                 Ok(n)
             }
         };
-        let mut outbox = Outbox::new();
+        let mut outbox = Outbox::default();
         let frame = frame::text(&"x".repeat(LIMIT / 4));
         for _ in 0..6 {
-            outbox.push(&frame, write);
+            outbox.push(&frame);
+            outbox.flush(write);
         }
-        assert!(!outbox.is_open());
-        *room.borrow_mut() = usize::MAX;
-        assert!(!outbox.flush(write));
+        assert!(!outbox.is_open() && outbox.is_blocked());
+        room.set(usize::MAX);
+        outbox.flush(write);
+        assert!(!outbox.is_blocked() && outbox.bytes == 0);
         let close = frame::close(code::TOO_SLOW, "too_slow");
         assert_eq!(taken.into_inner(), [&frame[..], &close[..]].concat());
+    }
+
+    #[test]
+    fn a_reader_that_takes_nothing_is_told_after_the_deadline_and_given_up_after_another() {
+        let mut outbox = Outbox::default();
+        outbox.push(&frame::TICK);
+        (0..WRITE_DEADLINE).for_each(|_| outbox.sweep());
+        assert!(outbox.is_open());
+        outbox.sweep();
+        assert!(!outbox.is_open() && outbox.is_blocked());
+        (0..=WRITE_DEADLINE).for_each(|_| outbox.sweep());
+        assert!(!outbox.is_blocked());
     }
 }

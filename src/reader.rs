@@ -3,11 +3,9 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 
-use tokio_tungstenite::tungstenite::{
-    Error, Message, Utf8Bytes,
-    error::ProtocolError,
-    protocol::{Role, WebSocketConfig, WebSocketContext},
-};
+use tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use crate::frame::code;
 
@@ -48,13 +46,8 @@ impl<S: Read + Write> Reader<S> {
             .max_message_size(Some(MAX_FRAME))
             .max_frame_size(Some(MAX_FRAME));
         let context = WebSocketContext::from_partially_read(early, Role::Server, Some(config));
-        Reader {
-            context,
-            wire: Wire {
-                stream,
-                left: MAX_WIRE,
-            },
-        }
+        let wire = Wire(stream, MAX_WIRE);
+        Reader { context, wire }
     }
 
     /// The next frame. Not to be called again after `End` or `Broken`.
@@ -72,35 +65,32 @@ impl<S: Read + Write> Reader<S> {
             Err(Error::Io(_)) => Frame::Broken(code::FLOOD, "flood"),
             Err(Error::Capacity(_)) => Frame::Broken(code::TOO_BIG, "too_big"),
             Err(Error::Utf8(_)) => Frame::Broken(code::NOT_UTF8, "not_utf8"),
-            Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => Frame::End,
+            Err(Error::Protocol(ResetWithoutClosingHandshake)) => Frame::End,
             Err(Error::Protocol(_)) => Frame::Broken(code::PROTOCOL, "protocol"),
             Err(_) => Frame::End,
         };
-        self.wire.left = MAX_WIRE;
+        self.wire.1 = MAX_WIRE;
         frame
     }
 }
 
-/// A stream that gives no more than a message may take.
-struct Wire<S> {
-    stream: S,
-    left: usize,
-}
+/// A stream, and how many bytes it may still give before a message must be complete.
+struct Wire<S>(S, usize);
 
 impl<S: Read> Read for Wire<S> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.stream.read(buf)?;
-        self.left = self.left.checked_sub(n).ok_or(ErrorKind::FileTooLarge)?;
+        let n = self.0.read(buf)?;
+        self.1 = self.1.checked_sub(n).ok_or(ErrorKind::FileTooLarge)?;
         Ok(n)
     }
 }
 
 impl<S: Write> Write for Wire<S> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.stream.write(buf)
+        self.0.write(buf)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush()
+        self.0.flush()
     }
 }

@@ -8,15 +8,14 @@
 mod members;
 mod seat;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::mem::{replace, take};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{sync::watch, time::Instant};
 
-use self::members::Members;
 pub use self::{members::Member, seat::Seat};
 use crate::conn::{Conn, lock};
 use crate::message::{self, Id};
@@ -31,18 +30,21 @@ pub struct Room {
     /// Apart from the rest, for those who bring lines must not wait for those who deliver them.
     inbox: Mutex<Inbox>,
     state: Mutex<State>,
-    /// Wakes those who wait for the room to be no longer behind.
-    caught_up: Notify,
+    /// Changed only under the lock of `state`, so that no delivery is under way.
+    behind: watch::Sender<bool>,
 }
 
+#[derive(Default)]
 struct State {
-    behind: bool,
     /// By the connection's address, which is its own as long as it sits here.
     seats: HashMap<usize, (Arc<Conn>, Arc<Member>)>,
     /// When the last one left.
-    emptied: Instant,
+    emptied: Option<Instant>,
     log: History,
-    members: Members,
+    /// Folded name → shown name, of everyone in the room on all dynos.
+    members: BTreeMap<String, String>,
+    /// The list of them that everyone here was sent last, as JSON.
+    sent: String,
     /// Garbage was found in this room's channel or stream, and reported.
     grumbled: bool,
 }
@@ -50,20 +52,13 @@ struct State {
 impl Room {
     /// An empty room. `behind`: there is a log to be read.
     pub fn new(name: RoomName, behind: bool) -> Room {
-        let state = State {
-            behind,
-            seats: HashMap::new(),
-            emptied: Instant::now(),
-            log: History::default(),
-            members: Members::default(),
-            grumbled: false,
-        };
-        let (inbox, caught_up) = (Mutex::default(), Notify::new());
+        let (inbox, state) = Default::default();
+        let behind = watch::Sender::new(behind);
         Room {
             name,
             inbox,
-            state: Mutex::new(state),
-            caught_up,
+            state,
+            behind,
         }
     }
 
@@ -76,21 +71,19 @@ impl Room {
     /// Delivers a batch of what has gathered. True if there may be more.
     pub fn deliver(&self) -> bool {
         let mut state = lock(&self.state);
-        let mut inbox = lock(&self.inbox);
-        let idle = state.behind || inbox.lost;
-        let lines = if idle { Vec::new() } else { inbox.batch() };
-        inbox.delivering = !lines.is_empty();
-        drop(inbox);
+        let lines = lock(&self.inbox).deliver(self.is_behind());
         self.publish(&mut state, &lines);
         !lines.is_empty()
     }
 
     /// Have lines been dropped, so that the log must be read again? Says so once.
     pub fn lost_lines(&self) -> bool {
-        let mut state = lock(&self.state);
+        let _state = lock(&self.state);
         // If it is being read, whoever does so sees to it.
-        let lost = !state.behind && take(&mut lock(&self.inbox).lost);
-        state.behind |= lost;
+        let lost = !self.is_behind() && take(&mut lock(&self.inbox).lost);
+        if lost {
+            self.behind.send_replace(true);
+        }
         lost
     }
 
@@ -117,8 +110,7 @@ impl Room {
             return;
         }
         let joined = Bytes::from(joined);
-        let conns = state.seats.values().map(|(conn, _)| conn);
-        conns.for_each(|conn| conn.push(&joined));
+        state.push(&joined);
         MESSAGES.fetch_add(fresh.len() as u64, Relaxed);
         DELIVERIES.fetch_add((fresh.len() * state.seats.len()) as u64, Relaxed);
         for (id, json) in fresh {
@@ -138,20 +130,19 @@ impl Room {
 
     /// The line to the log is broken: what comes now only gathers until [`catch_up`](Self::catch_up).
     pub fn fall_behind(&self) {
-        lock(&self.state).behind = true;
+        let _state = lock(&self.state);
+        self.behind.send_replace(true);
     }
 
     pub fn is_behind(&self) -> bool {
-        lock(&self.state).behind
+        *self.behind.borrow()
     }
 
     /// Waits until the room is no longer behind.
     pub async fn caught_up(&self) {
-        while let turn = self.caught_up.notified()
-            && self.is_behind()
-        {
-            turn.await;
-        }
+        let caught_up = |behind: &bool| !behind;
+        // An error would mean that there is no sender, but the room is one.
+        let _ = self.behind.subscribe().wait_for(caught_up).await;
     }
 
     /// Takes what was read of the log. `whole`: the log still holds the newest message here, or where
@@ -161,22 +152,26 @@ impl Room {
         let mut state = lock(&self.state);
         let fresh = state.log.last() == Id::default() && state.seats.is_empty();
         if !whole && !fresh {
-            state.log.forget_before(Id(u64::MAX, 0));
+            state.log.forget();
             let cut = take(&mut state.seats).into_values().map(|(conn, _)| conn);
             return (false, cut.collect());
         }
         state.log.trimmed |= !whole;
         self.publish(&mut state, lines);
-        state.behind = take(&mut lock(&self.inbox).lost) || more;
-        if !state.behind {
-            self.caught_up.notify_waiters();
-        }
-        (!state.behind, Vec::new())
+        let behind = take(&mut lock(&self.inbox).lost) || more;
+        self.behind.send_replace(behind);
+        (!behind, Vec::new())
     }
 
     /// The log is gone from Redis; whoever resumes is told so.
     pub fn lose_log(&self) {
-        lock(&self.state).log.forget_before(Id(u64::MAX, 0));
+        lock(&self.state).log.forget();
+    }
+}
+
+impl State {
+    fn push(&self, frames: &Bytes) {
+        self.seats.values().for_each(|(conn, _)| conn.push(frames));
     }
 }
 

@@ -1,29 +1,21 @@
 //! The register of the rooms that this dyno has. Sessions and buses find a room here by its name.
 
-use std::{
-    cmp::Reverse,
-    collections::HashMap,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
+use std::{collections::HashMap, mem::take};
 
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::Notify;
 
 use crate::{conn::lock, name::RoomName, room::Room};
 
+#[derive(Default)]
 pub struct Rooms {
     rooms: Mutex<HashMap<RoomName, Arc<Room>>>,
-    /// To whoever reads the lists of members. A room is in it once, so its length is bounded.
-    nudges: UnboundedSender<Arc<Room>>,
+    /// Those whose list of members may have changed.
+    nudged: Mutex<HashMap<RoomName, Arc<Room>>>,
+    nudge: Notify,
 }
 
 impl Rooms {
-    pub fn new(nudges: UnboundedSender<Arc<Room>>) -> Rooms {
-        Rooms {
-            rooms: Mutex::default(),
-            nudges,
-        }
-    }
-
     pub fn get(&self, name: &str) -> Option<Arc<Room>> {
         lock(&self.rooms).get(name).cloned()
     }
@@ -31,12 +23,12 @@ impl Rooms {
     /// The room of that name, and whether it was made now.
     pub fn open(&self, name: &RoomName, behind: bool) -> (Arc<Room>, bool) {
         let mut rooms = lock(&self.rooms);
-        let known = rooms.len();
-        let room = rooms.entry(name.clone());
-        let room = room
-            .or_insert_with(|| Arc::new(Room::new(name.clone(), behind)))
-            .clone();
-        (room, rooms.len() > known)
+        if let Some(room) = rooms.get(name) {
+            return (room.clone(), false);
+        }
+        let room = Arc::new(Room::new(name.clone(), behind));
+        rooms.insert(name.clone(), room.clone());
+        (room, true)
     }
 
     pub fn all(&self) -> Vec<Arc<Room>> {
@@ -48,23 +40,27 @@ impl Rooms {
     }
 
     /// The room's list of members may have changed.
-    pub fn nudge(&self, room: &Arc<Room>) {
-        if room.nudge() {
-            let _ = self.nudges.send(room.clone()); // fails when the program ends
-        }
+    pub fn nudge(&self, room: Arc<Room>) {
+        lock(&self.nudged).insert(room.name.clone(), room);
+        self.nudge.notify_one();
     }
 
-    /// Drops the rooms that nobody sits in or is about to enter, but for the `keep` that were left
-    /// last. Returns their names.
+    /// Waits until rooms have been nudged, and takes them, each once.
+    pub async fn nudged(&self) -> Vec<Arc<Room>> {
+        self.nudge.notified().await;
+        take(&mut *lock(&self.nudged)).into_values().collect()
+    }
+
+    /// Drops the rooms that nobody sits in or is about to enter, but for the last `keep`. Says which.
     pub fn sweep(&self, keep: usize) -> Vec<RoomName> {
         let mut rooms = lock(&self.rooms);
         // Who is about to enter holds the room, and can only have got it from here.
-        let idle = rooms.values().filter(|room| Arc::strong_count(room) == 1);
-        let idle = idle.filter_map(|room| Some((room.empty_since()?, room.name.clone())));
-        let mut idle: Vec<_> = idle.collect();
-        idle.sort_unstable_by_key(|(since, _)| Reverse(*since));
-        let names: Vec<_> = idle.into_iter().skip(keep).map(|(_, name)| name).collect();
-        names.iter().for_each(|name| drop(rooms.remove(name)));
-        names
+        let idle = |room: &&Arc<Room>| Arc::strong_count(room) == 1 && room.is_empty();
+        let idle = rooms.values().filter(idle);
+        let mut idle: Vec<_> = idle.map(|r| (r.emptied(), r.name.clone())).collect();
+        idle.sort_unstable_by_key(|(since, _)| *since);
+        idle.truncate(idle.len().saturating_sub(keep));
+        let names = idle.into_iter().map(|(_, name)| name);
+        names.inspect(|name| drop(rooms.remove(name))).collect()
     }
 }

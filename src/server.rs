@@ -9,13 +9,12 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::beat::Beat;
 use crate::conn::{Conn, SEND_BUFFER};
 use crate::frame::{self, code};
 use crate::http::{self, Refusal, Request};
 use crate::message::{self, Code, Refused};
 use crate::session::{Dyno, Session};
-use crate::web::{self, Web};
+use crate::{beat::Beat, web};
 
 /// From the accept to a complete head, and for a plain answer to be taken.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
@@ -34,11 +33,9 @@ const FULL_RETRY: u64 = 8_000;
 pub struct Server {
     pub dyno: Arc<Dyno>,
     beat: Arc<Beat>,
-    web: Web,
-    max_connections: usize,
     started: Instant,
     /// A permit for each WebSocket, and one for each socket.
-    websockets: Arc<Semaphore>,
+    websockets: Semaphore,
     sockets: Arc<Semaphore>,
 }
 
@@ -55,22 +52,19 @@ pub fn listen(port: u16) -> io::Result<TcpListener> {
 }
 
 impl Server {
-    pub fn new(dyno: Arc<Dyno>, allowed_origins: Vec<String>, max: usize) -> Arc<Server> {
-        let max_connections = max.min(u32::MAX as usize - PLAIN);
+    pub fn new(dyno: Dyno) -> Arc<Server> {
         Arc::new(Server {
-            beat: Beat::start(dyno.link.clone()),
-            dyno,
-            web: Web::new(allowed_origins),
-            max_connections,
+            beat: Beat::start(dyno.bus.link.clone()),
             started: Instant::now(),
-            websockets: Arc::new(Semaphore::new(max_connections)),
-            sockets: Arc::new(Semaphore::new(max_connections + PLAIN)),
+            websockets: Semaphore::new(dyno.config.max_connections),
+            sockets: Arc::new(Semaphore::new(dyno.config.max_connections + PLAIN)),
+            dyno: Arc::new(dyno),
         })
     }
 
     /// WebSockets open now.
     pub fn connections(&self) -> usize {
-        self.max_connections - self.websockets.available_permits()
+        self.dyno.config.max_connections - self.websockets.available_permits()
     }
 
     /// Serves until `shutdown`, then stops listening, closes everyone, and returns.
@@ -80,7 +74,7 @@ impl Server {
             tokio::select! {
                 _ = &mut shutdown => break,
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => self.clone().admit(stream),
+                    Ok((stream, _)) => self.admit(stream),
                     Err(e) => {
                         log::warn!("accept=failed error={:?}", e.to_string());
                         sleep(ACCEPT_PAUSE).await;
@@ -92,22 +86,23 @@ impl Server {
         log::info!("drain=begun connections={}", self.connections());
         let drained = async {
             self.beat.drain().await;
-            let all = self.max_connections + PLAIN;
+            let all = self.dyno.config.max_connections + PLAIN;
             let _ = self.sockets.acquire_many(all as u32).await; // it is never closed
         };
         let complete = timeout(DRAIN_DEADLINE, drained).await.is_ok();
         log::info!("drain=ended complete={complete}");
     }
 
-    fn admit(self: Arc<Self>, stream: TcpStream) {
+    fn admit(self: &Arc<Self>, stream: TcpStream) {
         let Ok(permit) = self.sockets.clone().try_acquire_owned() else {
             return refuse_at_once(stream);
         };
+        let server = self.clone();
         tokio::spawn(async move {
             let _ = stream.set_nodelay(true); // without it frames are only later
             let conn = Arc::new(Conn::new(stream));
-            if let Some(early) = self.greet(&conn).await {
-                self.open(conn, early).await;
+            if let Some(early) = server.greet(&conn).await {
+                server.open(conn, early).await;
             }
             drop(permit);
         });
@@ -121,8 +116,9 @@ impl Server {
             Err(_) if bytes.is_empty() => return None, // browsers connect in advance
             Err(_) => Err((408, "The head of the request took too long.")),
         };
+        let origins = &self.dyno.config.allowed_origins;
         let (answer, upgrade) = match &head {
-            Ok((request, length)) => match self.web.route(request, || self.health()) {
+            Ok((request, length)) => match web::route(request, origins, || self.health()) {
                 Ok((answer, upgrade)) => (answer, upgrade.then(|| bytes.split_off(*length))),
                 Err(refusal) => (web::refusal(refusal, request.is_head()), None),
             },
@@ -142,10 +138,10 @@ impl Server {
     fn health(&self) -> String {
         let (boot, uptime) = (&self.dyno.boot, self.started.elapsed().as_secs());
         let (connections, rooms) = (self.connections(), self.dyno.bus.rooms.count());
-        let redis = match (self.dyno.bus.is_shared(), *self.dyno.link.borrow()) {
-            (false, _) => "none",
-            (true, true) => "up",
-            (true, false) => "down",
+        let redis = match *self.dyno.bus.link.borrow() {
+            _ if !self.dyno.bus.is_shared() => "none",
+            true => "up",
+            false => "down",
         };
         format!(
             r#"{{"version":"{VERSION}","boot":"{boot}","uptime_s":{uptime},"connections":{connections},"rooms":{rooms},"redis":"{redis}"}}"#
@@ -153,8 +149,9 @@ impl Server {
     }
 
     async fn open(&self, conn: Arc<Conn>, early: Vec<u8>) {
-        let permit = self.websockets.clone().try_acquire_owned();
+        let permit = self.websockets.try_acquire();
         self.beat.register(&conn);
+        conn.status(&self.dyno.bus.link);
         if permit.is_err() {
             let full = Refused(Code::Busy, None, Some(FULL_RETRY));
             conn.push(&frame::text(&message::error(&full)));
@@ -164,6 +161,7 @@ impl Server {
     }
 }
 
+/// Reads until the head is complete, or known to be bad. An error: the peer is gone.
 async fn read_head(
     mut conn: &Conn,
     bytes: &mut Vec<u8>,
@@ -185,13 +183,9 @@ async fn read_head(
 
 /// Where there is no socket to spare there is no task either: one write that may fail, and the end.
 fn refuse_at_once(stream: TcpStream) {
-    let full = web::refusal(
-        (503, "This dyno is full. Please try again in a moment."),
-        false,
-    );
+    let full = (503, "This dyno is full. Please try again in a moment.");
     if let Ok(mut stream) = stream.into_std() {
-        let _ = stream
-            .read(&mut [0; 2048])
-            .and_then(|_| stream.write(&full));
+        let read = stream.read(&mut [0; 2048]); // or what is unread would reset the answer
+        let _ = read.and_then(|_| stream.write(&web::refusal(full, false)));
     }
 }

@@ -1,23 +1,18 @@
 //! One browser, from its upgrade to its end: reads what it says, asks the bus, and answers.
 //!
-//! Everything it sends goes through its [`Conn`], beside what its room delivers. One talk is under way
-//! at a time; while it is, nothing is read, and so a browser cannot outrun Redis.
-
-mod ask;
+//! Everything it sends goes through its [`Conn`], beside what its room delivers; whoever wants to end
+//! it closes that. One talk is under way at a time; while it is, nothing is read, and so a browser
+//! cannot outrun Redis.
 
 use std::{ops::Range, sync::Arc};
 
-use tokio::sync::watch;
+use sha1_smol::Sha1;
 
-use crate::{
-    bucket::Bucket,
-    bus::Bus,
-    conn::Conn,
-    frame::{self, code},
-    message::{self, Code, Incoming, Refused},
-    reader::{Frame, Reader},
-    room::Seat,
-};
+use crate::frame::{self, code};
+use crate::message::{self, Code, Incoming, Join, Refused, Talk, quote};
+use crate::reader::{Frame, Reader};
+use crate::room::{Member, Seat};
+use crate::{bucket::Bucket, bus::Bus, config::Config, conn::Conn};
 
 /// Refill of the bucket that pings, pongs and joins draw from.
 const PINGS_PER_SECOND: f64 = 2.0;
@@ -30,13 +25,10 @@ const BUSY_RETRY: Range<u64> = 1_000..3_000;
 
 /// What a session knows of the process it runs in.
 pub struct Dyno {
-    pub name: String,
+    pub config: Config,
     /// Random, for every start another.
     pub boot: String,
     pub bus: Arc<Bus>,
-    /// Whether Redis is there.
-    pub link: watch::Receiver<bool>,
-    pub talk_per_second: f64,
 }
 
 pub struct Session {
@@ -49,34 +41,14 @@ pub struct Session {
     bad: u32,
 }
 
-/// What becomes of a session that does not simply go on.
-enum Stop {
-    /// It is told why, and may go on all the same.
-    Refused(Refused),
-    /// We end it, with a close code and a reason.
-    Close(u16, &'static str),
-    /// The person leaves.
-    Quit,
-    /// The peer has closed, or is gone.
-    Gone,
-}
-
-impl<T: Into<Refused>> From<T> for Stop {
-    fn from(refused: T) -> Stop {
-        Stop::Refused(refused.into())
-    }
-}
-
 impl Session {
     pub fn new(dyno: Arc<Dyno>, conn: Arc<Conn>) -> Session {
-        let talks = Bucket::new(dyno.talk_per_second);
-        let pings = Bucket::new(PINGS_PER_SECOND);
         Session {
+            talks: Bucket::new(dyno.config.talk_per_second),
+            pings: Bucket::new(PINGS_PER_SECOND),
             dyno,
             conn,
             seat: None,
-            talks,
-            pings,
             bad: 0,
         }
     }
@@ -84,113 +56,127 @@ impl Session {
     /// Runs until the socket may be closed. `early`: bytes that came behind the request's head.
     pub async fn run(mut self, early: Vec<u8>) {
         let conn = self.conn.clone();
-        let stop = tokio::select! {
+        tokio::select! {
             biased;
-            _ = conn.pump() => Stop::Gone, // somebody else closed it, or it failed
-            stop = self.listen(early) => stop,
-        };
-        let seat = self
-            .seat
-            .take()
-            .map(|seat| (seat.room.clone(), seat.member.clone()));
-        match (stop, seat) {
-            (Stop::Close(code, reason), _) => conn.close(code, reason),
-            (Stop::Quit, seat) => {
-                conn.close(code::NORMAL, "quit");
-                if let Some((room, member)) = seat {
-                    let _ = self.dyno.bus.release(&room, &member).await; // or the lease runs out
-                }
-            }
-            _ => conn.hang_up(),
+            _ = conn.pump() => {} // closed from our side, and written; or it failed
+            _ = self.listen(early) => conn.hang_up(),
         }
+        self.seat = None; // before the peer's last bytes are awaited
         conn.pump().await;
         conn.linger().await;
     }
 
-    async fn listen(&mut self, early: Vec<u8>) -> Stop {
+    /// Reads and answers until one side closes.
+    async fn listen(&mut self, early: Vec<u8>) {
         let conn = self.conn.clone();
         let mut reader = Reader::new(&*conn, early);
-        loop {
+        while conn.is_open() {
             let answered = match reader.read() {
                 Frame::Text(text) => self.answer(&text).await,
                 Frame::Control => draw(&mut self.pings, None),
-                Frame::Nothing => conn.readable().await.map_err(|_| Stop::Gone),
-                Frame::End => Err(Stop::Gone),
-                Frame::Broken(code, reason) => Err(Stop::Close(code, reason)),
+                Frame::Nothing if conn.readable().await.is_ok() => Ok(()),
+                Frame::Nothing | Frame::End => return,
+                Frame::Broken(code, reason) => return conn.close(code, reason),
             };
-            let refused = match answered {
-                Ok(()) => continue,
-                Err(Stop::Refused(refused)) => self.refuse(refused),
-                Err(stop) => Err(stop),
-            };
-            if let Err(stop) = refused {
-                return stop;
+            if let Err(refused) = answered {
+                self.refuse(refused);
             }
         }
     }
 
-    async fn answer(&mut self, text: &str) -> Result<(), Stop> {
-        let not_ours = |reason| Err(Stop::Close(code::NOT_OURS, reason));
+    async fn answer(&mut self, text: &str) -> Result<(), Refused> {
         match (message::parse(text), &self.seat) {
-            (Ok(Incoming::Quit), _) => Err(Stop::Quit),
+            (Ok(Incoming::Quit), _) => {
+                self.conn.close(code::NORMAL, "quit");
+                if let Some(seat) = self.seat.take() {
+                    self.dyno.bus.leave(seat);
+                }
+            }
             (Ok(Incoming::Ping), _) => {
                 draw(&mut self.pings, None)?;
                 self.conn.push(&frame::TICK);
-                Ok(())
             }
             // Boxed, so that whoever is idle does not keep room for it.
             (Ok(Incoming::Join(join)), None) => {
                 draw(&mut self.pings, None)?;
-                Box::pin(self.join(join)).await
+                Box::pin(self.join(join)).await?;
             }
             (Ok(Incoming::Talk(talk)), Some(seat)) => {
                 draw(&mut self.talks, Some(&talk.cid))?;
-                Box::pin(self.talk(seat, talk)).await
+                Box::pin(self.talk(seat, talk)).await?;
             }
-            (Err(Refused(code @ (Code::Empty | Code::TooLong), cid, _)), Some(_)) => {
-                draw(&mut self.talks, cid.as_deref())?;
-                Err(Refused(code, cid, None).into())
+            (Err(refused @ Refused(Code::Empty | Code::TooLong, ..)), Some(_)) => {
+                draw(&mut self.talks, refused.1.as_deref())?;
+                return Err(refused);
             }
-            (Err(Refused(Code::BadMessage, cid, _)), _) => {
-                Err(Refused(Code::BadMessage, cid, None).into())
+            (Err(refused @ Refused(Code::BadMessage, ..)), _)
+            | (Err(refused @ Refused(Code::BadName | Code::BadRoom, ..)), None) => {
+                return Err(refused);
             }
-            (Err(Refused(code @ (Code::BadName | Code::BadRoom), ..)), None) => Err(code.into()),
-            (_, None) => not_ours("join_expected"),
-            (_, Some(_)) => not_ours("joined_already"),
+            (_, None) => self.conn.close(code::NOT_OURS, "join_expected"),
+            (_, Some(_)) => self.conn.close(code::NOT_OURS, "joined_already"),
         }
+        Ok(())
+    }
+
+    /// Claims the name, then enters the room once it is caught up.
+    async fn join(&mut self, join: Join) -> Result<(), Refused> {
+        let made = || format!("{:032x}", rand::random::<u128>());
+        let token = join.token.unwrap_or_else(made);
+        let (name, owner) = (join.user, Sha1::from(&token).digest());
+        let mut member = Member { name, owner };
+        member.name.shown = self.dyno.bus.claim(&join.room, &member).await?;
+        let (room, user) = (quote(join.room.as_str()), quote(&member.name.shown));
+        let (dyno, boot) = (quote(&self.dyno.config.dyno), &self.dyno.boot);
+        let greeting = format!(
+            r#""room":{room},"user":{user},"token":"{token}","dyno":{dyno},"boot":"{boot}""#
+        );
+        let member = Arc::new(member);
+        while self.seat.is_none() {
+            let room = self.dyno.bus.open(&join.room).await?;
+            self.seat = room.enter(&self.conn, member.clone(), join.last, &greeting);
+            tokio::task::yield_now().await; // it may just have fallen behind again
+        }
+        Ok(())
+    }
+
+    async fn talk(&self, seat: &Seat, talk: Talk) -> Result<(), Refused> {
+        match self.dyno.bus.talk(&seat.room, &seat.member, &talk).await {
+            Ok(Some(id)) if id < seat.covers => {
+                // Said before, and before what the welcome showed: nothing else would confirm it.
+                let body = message::body(&seat.member.name.shown, &talk.message, &talk.cid);
+                self.conn.push(&frame::text(&message::talk_json(id, &body)));
+            }
+            Ok(_) => {} // it has come, or will come, through the room
+            Err(code) => return Err(Refused(code, Some(talk.cid), None)),
+        }
+        Ok(())
     }
 
     /// Says why, and ends what is beyond repair.
-    fn refuse(&mut self, Refused(code, cid, mut retry_ms): Refused) -> Result<(), Stop> {
-        let busy = code == Code::Busy;
-        if busy {
-            // Whoever is to wait for Redis hears of Redis first, and of its return while we said so.
-            self.conn.status(*self.dyno.link.borrow());
+    fn refuse(&mut self, Refused(code, cid, mut retry_ms): Refused) {
+        if code == Code::Busy {
+            self.conn.status(&self.dyno.bus.link); // who has to wait for Redis hears of it first
             retry_ms = Some(rand::random_range(BUSY_RETRY));
         }
-        self.conn
-            .push(&frame::text(&message::error(&Refused(code, cid, retry_ms))));
-        if busy {
-            self.conn.status(*self.dyno.link.borrow());
-        }
+        let refused = Refused(code, cid, retry_ms);
+        self.conn.push(&frame::text(&message::error(&refused)));
         self.bad += u32::from(code == Code::BadMessage);
         let flood = self.talks.refused.max(self.pings.refused) >= FLOOD;
         let word = code.words().0;
         match code {
             // A browser shows no reason for a failed handshake: people are turned away behind it.
             Code::BadName | Code::BadRoom | Code::NameTaken => {
-                Err(Stop::Close(code::REFUSED, word))
+                self.conn.close(code::REFUSED, word);
             }
-            Code::BadMessage if self.bad >= BAD_MESSAGES => Err(Stop::Close(code::NOT_OURS, word)),
-            Code::SlowDown if flood => Err(Stop::Close(code::FLOOD, "flood")),
-            _ => Ok(()),
+            Code::BadMessage if self.bad >= BAD_MESSAGES => self.conn.close(code::NOT_OURS, word),
+            Code::SlowDown if flood => self.conn.close(code::FLOOD, "flood"),
+            _ => {}
         }
     }
 }
 
-fn draw(bucket: &mut Bucket, cid: Option<&str>) -> Result<(), Stop> {
-    let cid = || cid.map(str::to_owned);
-    bucket
-        .draw()
-        .map_err(|retry_ms| Refused(Code::SlowDown, cid(), Some(retry_ms)).into())
+fn draw(bucket: &mut Bucket, cid: Option<&str>) -> Result<(), Refused> {
+    let refused = |retry_ms| Refused(Code::SlowDown, cid.map(str::to_owned), Some(retry_ms));
+    bucket.draw().map_err(refused)
 }

@@ -3,108 +3,78 @@
 //! Every answer says its length and closes: the router keeps connections for 90 s and would send the
 //! next request into one that we are about to close.
 
+use std::sync::LazyLock;
+
 use sha1_smol::Sha1;
 
 use crate::http::{Refusal, Request};
 
-/// A part of the page, compiled in: the program runs from anywhere.
-struct File {
-    path: &'static str,
-    kind: &'static str,
-    body: &'static str,
-    etag: String,
+/// The page, compiled in: the program runs from anywhere. Path, type and body of each file.
+const FILES: [(&str, &str, &str); 3] = [
+    ("/", "text/html", include_str!("../public/index.html")),
+    (
+        "/chat.js",
+        "text/javascript",
+        include_str!("../public/chat.js"),
+    ),
+    ("/chat.css", "text/css", include_str!("../public/chat.css")),
+];
+static ETAGS: LazyLock<[String; 3]> =
+    LazyLock::new(|| FILES.map(|(.., body)| format!("\"{}\"", Sha1::from(body).digest())));
+
+/// The answer, and whether it upgrades. `origins`: whose pages may connect besides our own.
+pub fn route(
+    request: &Request,
+    origins: &[String],
+    health: impl Fn() -> String,
+) -> Result<(Vec<u8>, bool), Refusal> {
+    let scheme = request.only("x-forwarded-proto")?.unwrap_or_default();
+    let plain = match (&*request.path, &*scheme.to_lowercase()) {
+        ("/ws", "http") => return Err((403, "Use wss: a socket follows no redirect.")),
+        (_, "http") => redirect(request),
+        ("/ws", _) if !request.origin_allowed(origins)? => {
+            return Err((403, "Pages from elsewhere need to be in ALLOWED_ORIGINS."));
+        }
+        ("/ws", _) => return Ok((request.upgrade()?.into_bytes(), true)),
+        ("/healthz", _) => {
+            let kind = ("Content-Type", "application/json");
+            let headers = [kind, ("Cache-Control", "no-store")];
+            answer(200, &headers, &health(), request.is_head())
+        }
+        (_, scheme) => file(request, scheme == "https")?,
+    };
+    Ok((plain, false))
 }
 
-pub struct Web {
-    files: [File; 3],
-    allowed_origins: Vec<String>,
-}
-
-impl Web {
-    /// `allowed_origins`: whose pages may connect besides our own.
-    pub fn new(allowed_origins: Vec<String>) -> Web {
-        let file = |path, kind, body: &'static str| {
-            let etag = format!("\"{}\"", Sha1::from(body).digest());
-            File {
-                path,
-                kind,
-                body,
-                etag,
-            }
-        };
-        let page = include_str!("../public/index.html");
-        let script = include_str!("../public/chat.js");
-        let style = include_str!("../public/chat.css");
-        let files = [
-            file("/", "text/html; charset=utf-8", page),
-            file("/chat.js", "text/javascript; charset=utf-8", script),
-            file("/chat.css", "text/css; charset=utf-8", style),
-        ];
-        Web {
-            files,
-            allowed_origins,
-        }
+/// The page or a file of it; 304 where the browser has it already.
+fn file(request: &Request, https: bool) -> Result<Vec<u8>, Refusal> {
+    let place = FILES.iter().position(|(path, ..)| *path == request.path);
+    let place = place.ok_or((404, "There is no such page here."))?;
+    let ((_, kind, body), etag) = (FILES[place], &*ETAGS[place]);
+    let (kind, host) = (format!("{kind}; charset=utf-8"), &request.host);
+    // Older Safari does not count the page's own host as 'self' for sockets.
+    let policy = format!(
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+         connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'self'; \
+         frame-ancestors 'none'"
+    );
+    let mut headers = vec![
+        ("Content-Type", &*kind),
+        ("Cache-Control", "no-cache"), // ask each time, and be told 304
+        ("ETag", etag),
+        ("Content-Security-Policy", &policy),
+        ("X-Content-Type-Options", "nosniff"),
+        ("Referrer-Policy", "no-referrer"),
+        ("Cross-Origin-Opener-Policy", "same-origin"),
+    ];
+    if https {
+        headers.push(("Strict-Transport-Security", "max-age=31536000"));
     }
-
-    /// What is answered, and whether that upgrades the connection.
-    pub fn route(
-        &self,
-        request: &Request,
-        health: impl Fn() -> String,
-    ) -> Result<(Vec<u8>, bool), Refusal> {
-        let scheme = request
-            .only("x-forwarded-proto")?
-            .unwrap_or_default()
-            .to_lowercase();
-        let plain = match (&*request.path, &*scheme) {
-            ("/ws", "http") => return Err((403, "Use wss: a socket follows no redirect.")),
-            (_, "http") => redirect(request),
-            ("/ws", _) if !request.origin_allowed(&self.allowed_origins)? => {
-                return Err((403, "Pages from elsewhere need to be in ALLOWED_ORIGINS."));
-            }
-            ("/ws", _) => return Ok((request.upgrade()?.into_bytes(), true)),
-            ("/healthz", _) => {
-                let headers = [
-                    ("Content-Type", "application/json"),
-                    ("Cache-Control", "no-store"),
-                ];
-                answer(200, &headers, &health(), request.is_head())
-            }
-            _ => self.file(request, scheme == "https")?,
-        };
-        Ok((plain, false))
-    }
-
-    /// The page or a file of it; 304 where the browser has it already.
-    fn file(&self, request: &Request, https: bool) -> Result<Vec<u8>, Refusal> {
-        let file = self.files.iter().find(|file| file.path == request.path);
-        let file = file.ok_or((404, "There is no such page here."))?;
-        let host = &request.host;
-        // Older Safari does not count the page's own host as 'self' for sockets.
-        let policy = format!(
-            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
-             connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'self'; \
-             frame-ancestors 'none'"
-        );
-        let mut headers = vec![
-            ("Content-Type", file.kind),
-            ("Cache-Control", "no-cache"), // ask each time, and be told 304
-            ("ETag", &file.etag),
-            ("Content-Security-Policy", &policy),
-            ("X-Content-Type-Options", "nosniff"),
-            ("Referrer-Policy", "no-referrer"),
-            ("Cross-Origin-Opener-Policy", "same-origin"),
-        ];
-        if https {
-            headers.push(("Strict-Transport-Security", "max-age=31536000"));
-        }
-        let weak = format!("W/{}", file.etag); // as a proxy that compresses makes it
-        let known = [&file.etag, &weak, "*"]
-            .iter()
-            .any(|tag| request.lists("if-none-match", tag));
-        let (status, body) = if known { (304, "") } else { (200, file.body) };
-        Ok(answer(status, &headers, body, request.is_head()))
-    }
+    let weak = format!("W/{etag}"); // as a proxy that compresses makes it
+    let mut known = [etag, &weak, "*"].into_iter();
+    let known = known.any(|tag| request.lists("if-none-match", tag));
+    let (status, body) = if known { (304, "") } else { (200, body) };
+    Ok(answer(status, &headers, body, request.is_head()))
 }
 
 /// The same address by https.

@@ -1,23 +1,17 @@
 //! The bus of a single process: without `REDIS_URL` the room's log *is* the log, and names and cids
 //! live here. What it promises is what `redis.rs` promises, as long as the process lives.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
-};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sha1_smol::Digest;
 
-use super::{Fate, LEASE, Names, Refusal, Renewed};
-use crate::{
-    conn::lock,
-    history,
-    message::{self, Code, Id, Talk},
-    name::RoomName,
-    room::{Member, Room},
-    rooms::Rooms,
-};
+use super::{LEASE, Names, Refusal, Renewed, Said};
+use crate::message::{self, Code, Id, Talk};
+use crate::name::{Name, RoomName};
+use crate::room::{Member, Room};
+use crate::{conn::lock, history, rooms::Rooms};
 
 /// Empty rooms whose log is kept, the oldest goes first: 128 MB when every one of them is full.
 const EMPTY_ROOMS: usize = 1_000;
@@ -34,7 +28,8 @@ pub struct Local {
 /// What is on record of a room besides its log.
 #[derive(Default)]
 struct Ledger {
-    names: HashMap<String, Lease>,
+    /// By the folded name, who has it and until when.
+    names: HashMap<String, (Member, Instant)>,
     /// The newest message: ids only rise, also if the clock goes back.
     last: Id,
     /// Owner and cid of what was said lately, and when.
@@ -42,119 +37,82 @@ struct Ledger {
     said: VecDeque<(Instant, (Digest, String))>,
 }
 
-struct Lease {
-    shown: String,
-    owner: Digest,
-    end: Instant,
-}
-
 impl Local {
-    pub fn new(rooms: Arc<Rooms>) -> Local {
-        Local {
-            rooms,
-            ledgers: Mutex::default(),
-        }
+    pub fn new(rooms: &Arc<Rooms>) -> Local {
+        let (rooms, ledgers) = (rooms.clone(), Mutex::default());
+        Local { rooms, ledgers }
     }
 
     pub fn claim(&self, room: &RoomName, member: &Member) -> Result<String, Refusal> {
         let mut ledgers = lock(&self.ledgers);
         let names = &mut ledgers.entry(room.clone()).or_default().names;
-        names.retain(|_, lease| lease.end > Instant::now());
+        let now = Instant::now();
+        names.retain(|_, (_, end)| *end > now);
         let known = names.len();
-        let lease = names
-            .entry(member.name.folded.clone())
-            .or_insert_with(|| Lease {
-                shown: member.name.shown.clone(),
-                owner: member.owner,
-                end: Instant::now(),
-            });
-        if lease.owner != member.owner {
+        let lease = names.entry(member.name.folded.clone());
+        let (holder, end) = lease.or_insert_with(|| (member.clone(), now));
+        if holder.owner != member.owner {
             return Err(Code::NameTaken);
         }
-        lease.end = Instant::now() + LEASE;
-        let shown = lease.shown.clone();
-        if names.len() != known {
-            self.nudge(room);
+        *end = now + LEASE;
+        let shown = holder.name.shown.clone();
+        let new = names.len() > known;
+        if let Some(room) = self.rooms.get(room.as_str()).filter(|_| new) {
+            self.rooms.nudge(room);
         }
         Ok(shown)
     }
 
-    /// Extends the leases of `members`; returns those whose lease is gone.
+    /// Claims the names of `members` again; returns those that someone else has taken meanwhile.
     pub fn renew(&self, room: &RoomName, members: &[Arc<Member>]) -> Renewed {
-        let mut ledgers = lock(&self.ledgers);
-        let names = &mut ledgers.entry(room.clone()).or_default().names;
-        let mut missing = Vec::new();
-        for member in members {
-            match names
-                .get_mut(&member.name.folded)
-                .filter(|lease| lease.owner == member.owner)
-            {
-                Some(lease) => lease.end = Instant::now() + LEASE,
-                None => missing.push(member.clone()),
-            }
+        let lost = |member: &&Arc<Member>| self.claim(room, member).is_err();
+        Ok((false, members.iter().filter(lost).cloned().collect()))
+    }
+
+    pub fn release(&self, room: &Arc<Room>, member: &Member) {
+        if let Some(ledger) = lock(&self.ledgers).get_mut(&room.name) {
+            let other = |holder: &Member| holder.owner != member.owner;
+            let names = &mut ledger.names;
+            names.retain(|folded, (holder, _)| *folded != member.name.folded || other(holder));
         }
-        Ok((false, missing))
+        self.rooms.nudge(room.clone());
     }
 
-    pub fn release(&self, room: &RoomName, member: &Member) -> Result<(), Refusal> {
-        if let Some(ledger) = lock(&self.ledgers).get_mut(room) {
-            ledger.names.retain(|folded, lease| {
-                *folded != member.name.folded || lease.owner != member.owner
-            });
-        }
-        self.nudge(room);
-        Ok(())
-    }
-
-    pub fn names(&self, room: &RoomName) -> Result<Names, Refusal> {
+    pub fn names(&self, room: &RoomName) -> Names {
         let mut ledgers = lock(&self.ledgers);
-        let names = &mut ledgers.entry(room.clone()).or_default().names;
-        names.retain(|_, lease| lease.end > Instant::now());
-        Ok(names
-            .iter()
-            .map(|(folded, lease)| (folded.clone(), lease.shown.clone()))
-            .collect())
+        let names = ledgers.entry(room.clone()).or_default().names.values();
+        let alive = names.filter(|(_, end)| *end > Instant::now());
+        let name = |Name { folded, shown }: &Name| (folded.clone(), shown.clone());
+        alive.map(|(holder, _)| name(&holder.name)).collect()
     }
 
-    pub fn talk(&self, room: &Room, member: &Member, talk: &Talk) -> Result<Fate, Refusal> {
+    pub fn talk(&self, room: &Room, member: &Member, talk: &Talk) -> Said {
         let mut ledgers = lock(&self.ledgers);
         let ledger = ledgers.entry(room.name.clone()).or_default();
-        if ledger
-            .names
-            .get(&member.name.folded)
-            .is_some_and(|lease| lease.owner != member.owner)
-        {
+        let holder = ledger.names.get(&member.name.folded);
+        if holder.is_some_and(|(holder, _)| holder.owner != member.owner) {
             return Err(Code::NameTaken);
         }
         let old = |(at, _): &(Instant, _)| at.elapsed() > CID_LIFE;
         while ledger.said.len() > MAX_CIDS || ledger.said.front().is_some_and(old) {
-            ledger
-                .said
-                .pop_front()
-                .and_then(|(_, key)| ledger.cids.remove(&key));
+            let oldest = ledger.said.pop_front();
+            oldest.and_then(|(_, key)| ledger.cids.remove(&key));
         }
         let key = (member.owner, talk.cid.clone());
         if let Some(id) = ledger.cids.get(&key) {
-            return Ok(Fate::Repeated(*id));
+            return Ok(Some(*id));
         }
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_millis() as u64;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.unwrap_or_default().as_millis() as u64;
         let id = Id(now, 0).max(history::next(ledger.last));
         ledger.last = id;
         ledger.said.push_back((Instant::now(), key.clone()));
         ledger.cids.insert(key, id);
-        room.gather(
-            format!(
-                "{id} {}",
-                message::body(&member.name.shown, &talk.message, &talk.cid)
-            )
-            .into_bytes(),
-        );
+        let body = message::body(&member.name.shown, &talk.message, &talk.cid);
+        room.gather(format!("{id} {body}").into_bytes());
         drop(ledgers);
         while room.deliver() {}
-        Ok(Fate::Said)
+        Ok(None)
     }
 
     /// Forgets what nobody can ask for any more.
@@ -162,11 +120,5 @@ impl Local {
         let swept = self.rooms.sweep(EMPTY_ROOMS);
         let mut ledgers = lock(&self.ledgers);
         swept.iter().for_each(|room| drop(ledgers.remove(room)));
-    }
-
-    fn nudge(&self, room: &RoomName) {
-        if let Some(room) = self.rooms.get(room.as_str()) {
-            self.rooms.nudge(&room);
-        }
     }
 }

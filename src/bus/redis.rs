@@ -5,24 +5,18 @@
 //! channel, `:names` who has a name until when, `:owners` whose it is, `:cid:HASH` what was said
 //! lately. All expire. The scripts say what they do with them.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
-};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use redis::{Client, FromRedisValue, RedisResult, Script, ScriptInvocation};
 use sha1_smol::Sha1;
-use tokio::{sync::watch, time::Instant};
+use tokio::time::{Instant, sleep_until};
 
 use super::link::{Link, key, shown_names};
-use super::{Fate, LEASE, Names, Refusal, Renewed};
-use crate::{
-    history,
-    message::{self, Code, Id, Talk},
-    name::RoomName,
-    room::{Member, Room},
-    rooms::Rooms,
-};
+use super::{LEASE, Names, Refusal, Renewed, Said};
+use crate::message::{self, Code, Id, Talk};
+use crate::room::{Member, Room};
+use crate::{history, name::RoomName, rooms::Rooms};
 
 /// A room's log lives this long after its last message or renewal.
 const LOG_LIFE_S: u32 = 24 * 60 * 60;
@@ -30,7 +24,7 @@ const LOG_LIFE_S: u32 = 24 * 60 * 60;
 const CID_LIFE_S: u32 = 120;
 
 pub struct Redis {
-    link: Arc<Link>,
+    pub link: Arc<Link>,
     claim: Script,
     renew: Script,
     release: Script,
@@ -41,9 +35,9 @@ pub struct Redis {
 }
 
 impl Redis {
-    pub fn start(client: Client, rooms: Arc<Rooms>) -> Redis {
+    pub fn start(client: Client, rooms: &Arc<Rooms>) -> Redis {
         Redis {
-            link: Link::start(client, rooms),
+            link: Link::start(client, rooms.clone()),
             claim: Script::new(include_str!("claim.lua")),
             renew: Script::new(include_str!("renew.lua")),
             release: Script::new(include_str!("release.lua")),
@@ -53,40 +47,24 @@ impl Redis {
         }
     }
 
-    pub fn link(&self) -> watch::Receiver<bool> {
-        self.link.up()
-    }
-
-    /// Has a new room's log read.
-    pub fn read(&self, room: Arc<Room>) {
-        self.link.read(room);
-    }
-
     pub async fn claim(&self, room: &RoomName, member: &Member) -> Result<String, Refusal> {
         let mut script = for_names(&self.claim, room);
-        script
-            .arg(&member.name.folded)
-            .arg(member.owner.to_string());
-        script.arg(&member.name.shown).arg(LEASE.as_millis() as u64);
+        script.arg(owned(member)).arg(&member.name.shown);
+        script.arg(LEASE.as_millis() as u64);
         let shown: Option<String> = self.ask(&script).await?;
         shown.ok_or(Code::NameTaken)
     }
 
-    pub async fn release(&self, room: &RoomName, member: &Member) -> Result<(), Refusal> {
+    pub async fn release(&self, room: &RoomName, member: &Member) {
         let mut script = for_names(&self.release, room);
-        script
-            .arg(&member.name.folded)
-            .arg(member.owner.to_string());
-        self.ask(&script).await
+        let _: Result<(), _> = self.ask(script.arg(owned(member))).await; // or its lease runs out
     }
 
     pub async fn renew(&self, room: &RoomName, members: &[Arc<Member>]) -> Renewed {
         let mut script = for_names(&self.renew, room);
         script.arg(LEASE.as_millis() as u64).arg(LOG_LIFE_S);
         for member in members {
-            script
-                .arg(&member.name.folded)
-                .arg(member.owner.to_string());
+            script.arg(owned(member));
         }
         let reply: Vec<usize> = self.ask(&script).await?;
         let (log, missing) = reply.split_first().ok_or(Code::Busy)?;
@@ -94,40 +72,34 @@ impl Redis {
         Ok((*log == 0, missing.iter().filter_map(member).collect()))
     }
 
-    pub async fn talk(&self, room: &Room, member: &Member, talk: &Talk) -> Result<Fate, Refusal> {
+    pub async fn talk(&self, room: &Room, member: &Member, talk: &Talk) -> Said {
         let (key, floor) = (key(&room.name), room.floor());
-        let owner = member.owner.to_string();
-        let cid = Sha1::from(format!("{owner} {}", talk.cid)).digest();
+        let cid = Sha1::from(format!("{} {}", member.owner, talk.cid)).digest();
         let mut script = self.talk.key(format!("{key}:owners"));
         script.key(&key).key(format!("{key}:cid:{cid}"));
-        script
-            .arg(&member.name.folded)
-            .arg(owner)
-            .arg(message::body(&member.name.shown, &talk.message, &talk.cid));
-        script.arg(floor.0).arg(floor.1);
-        script
-            .arg(history::MAX_MESSAGES)
-            .arg(LOG_LIFE_S)
-            .arg(CID_LIFE_S);
+        let body = message::body(&member.name.shown, &talk.message, &talk.cid);
+        script.arg(owned(member)).arg(body);
+        script.arg(floor.0).arg(floor.1).arg(history::MAX_MESSAGES);
+        script.arg(LOG_LIFE_S).arg(CID_LIFE_S);
         match self.ask::<Option<(bool, String)>>(&script).await? {
             None => Err(Code::NameTaken),
-            Some((true, _)) => Ok(Fate::Said),
-            Some((false, id)) => Id::parse(&id).map(Fate::Repeated).ok_or(Code::Busy),
+            Some((true, _)) => Ok(None),
+            Some((false, id)) => Id::parse(&id).map(Some).ok_or(Code::Busy),
         }
     }
 
     /// The names in a room, once every dyno has had time to renew its own.
     pub async fn names(&self, room: &RoomName) -> Result<Names, Refusal> {
-        self.link.settled().await;
-        let mut con = self.link.connection().ok_or(Code::Busy)?;
+        let (mut con, settled) = self.link.connection().ok_or(Code::Busy)?;
+        sleep_until(settled).await;
         let mut ask = redis::cmd("HGETALL");
         ask.arg(format!("{}:owners", key(room)));
-        self.answer(ask.query_async(&mut con).await)
-            .map(shown_names)
+        let owners = self.answer(ask.query_async(&mut con).await)?;
+        Ok(shown_names(owners))
     }
 
     async fn ask<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, Refusal> {
-        let mut con = self.link.connection().ok_or(Code::Busy)?;
+        let (mut con, _) = self.link.connection().ok_or(Code::Busy)?;
         self.answer(script.invoke_async(&mut con).await)
     }
 
@@ -149,4 +121,9 @@ fn for_names<'a>(script: &'a Script, room: &RoomName) -> ScriptInvocation<'a> {
     let mut script = script.key(format!("{key}:names"));
     script.key(format!("{key}:owners")).key(key);
     script
+}
+
+/// A name and whose it is, as two arguments.
+fn owned(member: &Member) -> (&str, String) {
+    (&member.name.folded, member.owner.to_string())
 }

@@ -5,12 +5,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{Member, Room};
-use crate::{
-    beat,
-    conn::{Conn, lock},
-    frame,
-    message::{Id, MAX_MESSAGE},
-};
+use crate::conn::{Conn, PING, lock};
+use crate::message::{self, Id, MAX_MESSAGE};
+use crate::{frame, name::Name};
 
 /// A connection's place in a room, until dropped.
 pub struct Seat {
@@ -25,7 +22,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut state = lock(&self.room.state);
         state.seats.remove(&(Arc::as_ptr(&self.conn) as usize));
-        state.emptied = Instant::now();
+        state.emptied = Some(Instant::now());
     }
 }
 
@@ -40,7 +37,7 @@ impl Room {
         greeting: &str,
     ) -> Option<Seat> {
         let mut state = lock(&self.state);
-        if state.behind || lock(&self.inbox).lost {
+        if self.is_behind() || lock(&self.inbox).lost {
             return None;
         }
         // What the page saw on another dyno was gathered here before its claim was answered.
@@ -50,10 +47,14 @@ impl Room {
             self.publish(&mut state, &lines);
         }
         let replay = state.log.after(last);
-        let alone = state.seats.is_empty();
         let (newest, gap, history) = (state.log.last(), replay.gap, replay.messages);
-        let members = state.members.with(&member, alone);
-        let tick_ms = beat::PING * 1000;
+        let Name { folded, shown } = &member.name;
+        state.members.insert(folded.clone(), shown.clone());
+        let members = message::members(state.members.values());
+        if state.seats.is_empty() {
+            state.sent.clone_from(&members); // nobody else has to hear of it
+        }
+        let tick_ms = PING * 1000;
         conn.joined();
         conn.push(&frame::text(&format!(
             r#"{{"kind":"welcome",{greeting},"last":"{newest}","gap":{gap},"history":[{history}],{members},"tick_ms":{tick_ms},"max_message":{MAX_MESSAGE}}}"#
