@@ -82,7 +82,14 @@ impl Server {
                 },
             }
         }
-        drop(listener); // a refused connection is tried elsewhere, an accepted one is not
+        // Whom the kernel has let in already is served, for it would reset them. Who comes later is
+        // refused, and tried elsewhere.
+        if let Ok(listener) = listener.into_std() {
+            while let Ok((stream, _)) = listener.accept() {
+                let _ = stream.set_nonblocking(true); // fails only for what is no socket
+                let _ = TcpStream::from_std(stream).map(|stream| self.clone().admit(stream));
+            }
+        }
         log::info!("drain=begun connections={}", self.connections());
         let drained = async {
             self.beat.drain().await;
