@@ -72,7 +72,7 @@ async fn run(config: Config) -> Result<(), String> {
     let redis = redis.map_or("none, a single process", |_| "redis");
     log::info!("listening=http://localhost:{port} dyno={dyno:?} redis={redis:?}");
     if config.trusts_any_redis() {
-        log::warn!("redis_certificate=unverified cause=REDIS_TLS_VERIFY=false");
+        log::warn!("redis_certificate=unverified cause=\"REDIS_TLS_VERIFY=false\"");
     }
     let server = Server::new(Dyno {
         boot: format!("{:016x}", rand::random::<u64>()),
