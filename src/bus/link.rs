@@ -31,6 +31,9 @@ const ROOMS_AT_ONCE: usize = 256;
 /// After Redis was away, how long every dyno has to renew its names before a list is believed.
 const SETTLE: Duration = Duration::from_secs(3);
 
+/// What helps against a certificate that nobody vouches for, such as that of Heroku's Redis.
+const TRUST: &str = " hint=\"REDIS_TLS_VERIFY=false takes any certificate\"";
+
 pub struct Link {
     client: Client,
     rooms: Arc<Rooms>,
@@ -77,7 +80,10 @@ impl Link {
                 settle = SETTLE;
             }
             if was_up || !replace(&mut told, true) {
-                log::warn!("redis=down error={:?}", e.to_string());
+                let error = e.to_string();
+                let doubted = error.contains("certificate"); // as rustls words it
+                let hint = if doubted { TRUST } else { "" };
+                log::warn!("redis=down error={error:?}{hint}");
                 pause = FIRST_PAUSE;
             }
             sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
