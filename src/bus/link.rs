@@ -79,7 +79,7 @@ impl Link {
             if was_up {
                 settle = SETTLE;
             }
-            if was_up || !replace(&mut told, true) {
+            if !replace(&mut told, true) || was_up {
                 let error = e.to_string();
                 let doubted = error.contains("certificate"); // as rustls words it
                 let hint = if doubted { TRUST } else { "" };
