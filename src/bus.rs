@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ::redis::Client;
 use futures_util::{StreamExt, stream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use self::{local::Local, redis::Redis};
@@ -47,6 +47,8 @@ pub struct Bus {
     /// Whether anything can be said: false while Redis is away.
     pub link: watch::Receiver<bool>,
     store: Store,
+    /// A permit for each list of members that is being read.
+    reads: Semaphore,
 }
 
 enum Store {
@@ -57,7 +59,8 @@ enum Store {
 impl Bus {
     /// A bus over Redis, or one for this process alone. Its upkeep runs as long as the program.
     pub fn start(client: Option<Client>) -> Arc<Bus> {
-        let rooms = Arc::<Rooms>::default();
+        let (nudges, mut nudged) = mpsc::unbounded_channel();
+        let rooms = Arc::new(Rooms::new(nudges));
         let (store, link) = match client {
             None => (Store::Local(Local::new(&rooms)), watch::channel(true).1),
             Some(client) => {
@@ -66,9 +69,19 @@ impl Bus {
                 (Store::Redis(redis), up)
             }
         };
-        let bus = Arc::new(Bus { rooms, link, store });
+        let bus = Arc::new(Bus {
+            rooms,
+            link,
+            store,
+            reads: Semaphore::new(AT_ONCE),
+        });
         tokio::spawn(bus.clone().renew_all());
-        tokio::spawn(bus.clone().read_lists());
+        let lists = bus.clone();
+        tokio::spawn(async move {
+            while let Some(room) = nudged.recv().await {
+                tokio::spawn(lists.clone().read_list(room));
+            }
+        });
         bus
     }
 
@@ -89,7 +102,7 @@ impl Bus {
     pub async fn open(&self, name: &RoomName) -> Result<Arc<Room>, Refusal> {
         let (room, new) = self.rooms.open(name, self.is_shared());
         if let (Store::Redis(redis), true) = (&self.store, new) {
-            redis.link.catch_up();
+            redis.link.read(room.clone());
         }
         let caught_up = timeout(PATIENCE, room.caught_up()).await;
         caught_up.map(|()| room).map_err(|_| Code::Busy)
@@ -106,16 +119,14 @@ impl Bus {
     /// Gives the name back, unless someone on this dyno still goes by it. On another dyno someone may:
     /// that dyno claims it again as soon as it reads the list, and for up to a second it is free. If
     /// it fails, the lease runs out.
-    pub fn leave(self: &Arc<Self>, seat: Seat) {
-        let (bus, room, member) = (self.clone(), seat.room.clone(), seat.member.clone());
+    pub async fn leave(&self, seat: Seat) {
+        let (room, member) = (seat.room.clone(), seat.member.clone());
         drop(seat);
-        tokio::spawn(async move {
-            match &bus.store {
-                _ if room.has(&member) => {}
-                Store::Local(local) => local.release(&room, &member),
-                Store::Redis(redis) => redis.release(&room.name, &member).await,
-            }
-        });
+        match &self.store {
+            _ if room.has(&member) => {}
+            Store::Local(local) => local.release(&room, &member),
+            Store::Redis(redis) => redis.release(&room.name, &member).await,
+        }
     }
 
     /// Keeps the leases of everyone who is here.
@@ -165,27 +176,24 @@ impl Bus {
         }
     }
 
-    /// Reads the lists of members that may have changed.
-    async fn read_lists(self: Arc<Self>) {
-        loop {
-            let rooms = stream::iter(self.rooms.nudged().await);
-            let reads = rooms.for_each_concurrent(AT_ONCE, |room| self.read_list(room));
-            reads.await;
+    /// Reads the list of members, and again until it has not changed for a while.
+    async fn read_list(self: Arc<Self>, room: Arc<Room>) {
+        while room.changed() {
+            let turn = self.reads.acquire().await; // it is never closed
+            let list = match &self.store {
+                Store::Local(local) => Ok(local.names(&room.name)),
+                Store::Redis(redis) => redis.names(&room.name).await,
+            };
+            drop(turn);
+            if let Ok(list) = list {
+                for member in room.present() {
+                    if !list.contains_key(&member.name.folded) {
+                        self.claim_again(&room, &member).await;
+                    }
+                }
+                room.set_members(list);
+            }
             sleep(READ_PAUSE).await;
         }
-    }
-
-    async fn read_list(&self, room: Arc<Room>) {
-        let list = match &self.store {
-            Store::Local(local) => Ok(local.names(&room.name)),
-            Store::Redis(redis) => redis.names(&room.name).await,
-        };
-        let Ok(list) = list else { return };
-        for member in room.present() {
-            if !list.contains_key(&member.name.folded) {
-                self.claim_again(&room, &member).await;
-            }
-        }
-        room.set_members(list);
     }
 }

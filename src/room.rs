@@ -45,6 +45,9 @@ struct State {
     members: BTreeMap<String, String>,
     /// The list of them that everyone here was sent last, as JSON.
     sent: String,
+    /// Someone reads the list; it has changed since.
+    reading: bool,
+    nudged: bool,
     /// Garbage was found in this room's channel or stream, and reported.
     grumbled: bool,
 }

@@ -1,21 +1,24 @@
 //! The register of the rooms that this dyno has. Sessions and buses find a room here by its name.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::{collections::HashMap, mem::take};
 
-use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{conn::lock, name::RoomName, room::Room};
 
-#[derive(Default)]
 pub struct Rooms {
     rooms: Mutex<HashMap<RoomName, Arc<Room>>>,
-    /// Those whose list of members may have changed.
-    nudged: Mutex<HashMap<RoomName, Arc<Room>>>,
-    nudge: Notify,
+    /// To whoever reads the lists of members. A room is in it once, so its length is bounded.
+    nudges: UnboundedSender<Arc<Room>>,
 }
 
 impl Rooms {
+    pub fn new(nudges: UnboundedSender<Arc<Room>>) -> Rooms {
+        let rooms = Mutex::default();
+        Rooms { rooms, nudges }
+    }
+
     pub fn get(&self, name: &str) -> Option<Arc<Room>> {
         lock(&self.rooms).get(name).cloned()
     }
@@ -41,14 +44,9 @@ impl Rooms {
 
     /// The room's list of members may have changed.
     pub fn nudge(&self, room: Arc<Room>) {
-        lock(&self.nudged).insert(room.name.clone(), room);
-        self.nudge.notify_one();
-    }
-
-    /// Waits until rooms have been nudged, and takes them, each once.
-    pub async fn nudged(&self) -> Vec<Arc<Room>> {
-        self.nudge.notified().await;
-        take(&mut *lock(&self.nudged)).into_values().collect()
+        if room.nudge() {
+            let _ = self.nudges.send(room); // fails when the program ends
+        }
     }
 
     /// Drops the rooms that nobody sits in or is about to enter, but for the last `keep`. Says which.

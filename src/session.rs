@@ -87,10 +87,10 @@ impl Session {
     async fn answer(&mut self, text: &str) -> Result<(), Refused> {
         match (message::parse(text), &self.seat) {
             (Ok(Incoming::Quit), _) => {
-                self.conn.close(code::NORMAL, "quit");
                 if let Some(seat) = self.seat.take() {
-                    self.dyno.bus.leave(seat);
+                    self.dyno.bus.leave(seat).await; // first, so that a Close means: it is free
                 }
+                self.conn.close(code::NORMAL, "quit");
             }
             (Ok(Incoming::Ping), _) => {
                 draw(&mut self.pings, None)?;

@@ -13,11 +13,11 @@ use std::{collections::BTreeMap, convert::Infallible, mem::replace, time::Durati
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisResult, Script};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::{Names, RENEW};
-use crate::{conn::lock, name::RoomName, rooms::Rooms};
+use crate::{conn::lock, name::RoomName, room::Room, rooms::Rooms};
 
 /// An answer that takes longer is taken for lost, and so is the connection.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -38,8 +38,9 @@ pub struct Link {
     client: Client,
     rooms: Arc<Rooms>,
     history: Script,
-    /// Tells the supervisor that there are rooms to be read.
-    unread: Notify,
+    /// To the supervisor: rooms to subscribe to and to read. A room is in it when it was made or has
+    /// lost lines, so its length is bounded.
+    unread: mpsc::UnboundedSender<Arc<Room>>,
     /// There while the link is up, and from when on lists of members can be believed.
     connection: Mutex<Option<(MultiplexedConnection, Instant)>>,
     pub up: watch::Sender<bool>,
@@ -48,15 +49,16 @@ pub struct Link {
 impl Link {
     /// A link that is not up yet. Its supervisor runs as long as the program.
     pub fn start(client: Client, rooms: Arc<Rooms>) -> Arc<Link> {
+        let (unread, work) = mpsc::unbounded_channel();
         let link = Arc::new(Link {
             client,
             rooms,
             history: Script::new(include_str!("history.lua")),
-            unread: Notify::new(),
+            unread,
             connection: Mutex::default(),
             up: watch::Sender::new(false),
         });
-        tokio::spawn(link.clone().supervise());
+        tokio::spawn(link.clone().supervise(work));
         link
     }
 
@@ -65,15 +67,15 @@ impl Link {
         lock(&self.connection).clone()
     }
 
-    /// Has the rooms that are behind subscribed to and read.
-    pub fn catch_up(&self) {
-        self.unread.notify_one();
+    /// Has a room subscribed to and read; it is no longer behind when that is done.
+    pub fn read(&self, room: Arc<Room>) {
+        let _ = self.unread.send(room); // fails when the program ends
     }
 
-    async fn supervise(self: Arc<Self>) {
+    async fn supervise(self: Arc<Self>, mut work: mpsc::UnboundedReceiver<Arc<Room>>) {
         let (mut pause, mut settle, mut told) = (FIRST_PAUSE, Duration::ZERO, false);
         loop {
-            let Err(e) = self.clone().serve(settle).await;
+            let Err(e) = self.clone().serve(&mut work, settle).await;
             let was_up = self.up.send_replace(false);
             *lock(&self.connection) = None;
             if was_up {
@@ -92,7 +94,11 @@ impl Link {
     }
 
     /// One connection, from connecting to its end.
-    async fn serve(self: Arc<Self>, settle: Duration) -> RedisResult<Infallible> {
+    async fn serve(
+        self: Arc<Self>,
+        work: &mut mpsc::UnboundedReceiver<Arc<Room>>,
+        settle: Duration,
+    ) -> RedisResult<Infallible> {
         let broken = Arc::new(Notify::new());
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
@@ -102,17 +108,21 @@ impl Link {
         let connecting = client.get_multiplexed_async_connection_with_config(&config);
         let mut con = connecting.await?;
         ping(&mut con).await?;
-        let rooms = self.rooms.all().into_iter();
-        rooms.for_each(|room| room.fall_behind());
-        self.read_logs(&mut con).await?;
+        while work.try_recv().is_ok() {} // they are among all rooms
+        let mut rooms = self.rooms.all();
+        rooms.iter().for_each(|room| room.fall_behind());
+        self.read_logs(&mut con, &rooms).await?;
         *lock(&self.connection) = Some((con.clone(), Instant::now() + settle));
         self.up.send_replace(true);
         log::info!("redis=up rooms={}", self.rooms.count());
         let (mut beat, mut sweep) = (interval(PING), interval(RENEW));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            rooms.clear();
             tokio::select! {
-                _ = self.unread.notified() => self.read_logs(&mut con).await?,
+                _ = work.recv_many(&mut rooms, ROOMS_AT_ONCE) => {
+                    self.read_logs(&mut con, &rooms).await?;
+                }
                 _ = beat.tick() => ping(&mut con).await?,
                 _ = sweep.tick() => self.sweep(&mut con).await?,
                 _ = broken.notified() => return Err((ErrorKind::Io, "connection lost").into()),
@@ -126,7 +136,9 @@ impl Link {
             let keys: Vec<_> = names.iter().map(key).collect();
             con.unsubscribe(keys).await?;
         }
-        self.read_logs(con).await
+        let mut behind = self.rooms.all();
+        behind.retain(|room| room.is_behind());
+        self.read_logs(con, &behind).await
     }
 }
 

@@ -47,17 +47,17 @@ impl Local {
         let mut ledgers = lock(&self.ledgers);
         let names = &mut ledgers.entry(room.clone()).or_default().names;
         let now = Instant::now();
-        names.retain(|_, (_, end)| *end > now);
-        let known = names.len();
         let lease = names.entry(member.name.folded.clone());
         let (holder, end) = lease.or_insert_with(|| (member.clone(), now));
-        if holder.owner != member.owner {
+        let free = *end <= now;
+        if free {
+            holder.clone_from(member);
+        } else if holder.owner != member.owner {
             return Err(Code::NameTaken);
         }
         *end = now + LEASE;
         let shown = holder.name.shown.clone();
-        let new = names.len() > known;
-        if let Some(room) = self.rooms.get(room.as_str()).filter(|_| new) {
+        if let Some(room) = self.rooms.get(room.as_str()).filter(|_| free) {
             self.rooms.nudge(room);
         }
         Ok(shown)

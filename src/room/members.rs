@@ -1,5 +1,6 @@
 //! Who is in a room: on this dyno, for renewals, and on all of them, for the list that people see.
 
+use std::mem::{replace, take};
 use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::time::Instant;
@@ -80,5 +81,20 @@ impl Room {
             state.sent = list;
         }
         state.members = all;
+    }
+
+    /// Notes that the list may have changed. True if someone has to read it, at once and then as long
+    /// as [`changed`](Self::changed) says so.
+    pub fn nudge(&self) -> bool {
+        let mut state = lock(&self.state);
+        state.nudged = true;
+        !replace(&mut state.reading, true)
+    }
+
+    /// Has the list changed since this was last asked? If not, the reading is over.
+    pub fn changed(&self) -> bool {
+        let mut state = lock(&self.state);
+        state.reading = take(&mut state.nudged);
+        state.reading
     }
 }

@@ -55,18 +55,17 @@ impl Link {
             tokio::task::yield_now().await;
         }
         if room.lost_lines() {
-            self.catch_up();
+            self.read(room);
         }
     }
 
-    /// Subscribes to all rooms that are behind, then reads their logs.
+    /// Subscribes to rooms, then reads their logs.
     pub(super) async fn read_logs(
         self: &Arc<Self>,
         con: &mut MultiplexedConnection,
+        rooms: &[Arc<Room>],
     ) -> RedisResult<()> {
-        let mut behind = self.rooms.all();
-        behind.retain(|room| room.is_behind());
-        for rooms in behind.chunks(ROOMS_AT_ONCE) {
+        for rooms in rooms.chunks(ROOMS_AT_ONCE) {
             let keys: Vec<_> = rooms.iter().map(|room| key(&room.name)).collect();
             con.subscribe(keys).await?;
             let read = |room: &Arc<Room>| self.read_log(con.clone(), room.clone());
