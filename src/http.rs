@@ -39,11 +39,12 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, Refusal> {
         Err(_) => return Err((400, "This is not an HTTP/1.1 request.")),
     };
     // httparse takes a bare LF for the end of a line; other programs take it for a part of it.
-    let mut pairs = bytes[..length].windows(2);
-    if pairs.any(|pair| pair[1] == b'\n' && pair[0] != b'\r') {
+    let mut lines = bytes[..length].split_inclusive(|byte| *byte == b'\n');
+    if !lines.all(|line| line.ends_with(b"\r\n")) {
         return Err((400, "Lines end with CR LF."));
     }
-    let text = |value: &[u8]| String::from_utf8_lossy(value).trim().to_owned();
+    // Spaces and tabs only: what else Unicode calls white space is a part of the value.
+    let text = |value: &[u8]| String::from_utf8_lossy(value.trim_ascii()).into_owned();
     let target = head.path.unwrap_or_default();
     let path = target.split(['?', '#']).next().unwrap_or_default();
     let header = |h: &mut httparse::Header| (h.name.to_lowercase(), text(h.value));
@@ -71,8 +72,9 @@ impl Request {
                 "One Host header is needed, with a host and nothing else.",
             ));
         }
-        let length = self.only("content-length")?.map(|n| n.parse::<u64>());
-        if matches!(length, Some(Err(_))) || self.all("transfer-encoding").next().is_some() {
+        let length = self.only("content-length")?;
+        let number = |n: &str| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()); // no sign
+        if length.is_some_and(|n| !number(n)) || self.all("transfer-encoding").next().is_some() {
             return Err((400, "No request body is taken here."));
         }
         if !self.path.starts_with('/') {
@@ -81,7 +83,7 @@ impl Request {
         if !matches!(&*self.method, "GET" | "HEAD") {
             return Err((405, "Only GET and HEAD are allowed."));
         }
-        if length.is_some_and(|n| n != Ok(0)) {
+        if length.is_some_and(|n| n.bytes().any(|digit| digit != b'0')) {
             return Err((400, "No request body is taken here."));
         }
         Ok(host.unwrap_or_default().to_owned())
@@ -104,7 +106,7 @@ impl Request {
     /// Whether a list, perhaps in several headers, holds a token (RFC 9110 §5.6.1).
     pub fn lists(&self, name: &str, token: &str) -> bool {
         let mut items = self.all(name).flat_map(|value| value.split(','));
-        items.any(|item| item.trim().eq_ignore_ascii_case(token))
+        items.any(|item| item.trim_ascii().eq_ignore_ascii_case(token))
     }
 
     pub fn is_head(&self) -> bool {
