@@ -165,7 +165,7 @@ impl Conn {
                 match self.stream.try_read(&mut [0; 2048]) {
                     Ok(0) => break,
                     Err(e) if e.kind() != WouldBlock => break,
-                    _ => {}
+                    _ => tokio::task::coop::consume_budget().await, // some send without end
                 }
             }
         };
