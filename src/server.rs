@@ -70,13 +70,17 @@ impl Server {
     /// Serves until `shutdown`, then stops listening, closes everyone, and returns.
     pub async fn run(self: Arc<Self>, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         tokio::pin!(shutdown);
+        let mut grumbled = u64::MAX; // the minute of the failure that was reported last
         loop {
             tokio::select! {
                 _ = &mut shutdown => break,
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => self.admit(stream),
                     Err(e) => {
-                        log::warn!("accept=failed error={:?}", e.to_string());
+                        let minute = self.started.elapsed().as_secs() / 60;
+                        if std::mem::replace(&mut grumbled, minute) != minute {
+                            log::warn!("accept=failed error={:?}", e.to_string());
+                        }
                         sleep(ACCEPT_PAUSE).await;
                     }
                 },
