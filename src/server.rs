@@ -196,7 +196,7 @@ async fn read_head(
 fn refuse_at_once(stream: TcpStream) {
     let full = (503, "This dyno is full. Please try again in a moment.");
     if let Ok(mut stream) = stream.into_std() {
-        let read = stream.read(&mut [0; 2048]); // or what is unread would reset the answer
-        let _ = read.and_then(|_| stream.write(&web::refusal(full, false)));
+        let _ = stream.read(&mut [0; 2048]); // left unread, it would make a reset of our end
+        let _ = stream.write(&web::refusal(full, false));
     }
 }
