@@ -17,7 +17,8 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::{Names, RENEW};
-use crate::{conn::lock, name::RoomName, room::Room, rooms::Rooms};
+use crate::name::{Name, RoomName};
+use crate::{conn::lock, room::Room, rooms::Rooms};
 
 /// An answer that takes longer is taken for lost, and so is the connection.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -151,8 +152,12 @@ pub fn key(room: &RoomName) -> String {
     format!("chat:{{{}}}", room.as_str())
 }
 
-/// Folded → shown name, from folded → owner (40 hex digits) and shown name.
-pub fn shown_names(owners: BTreeMap<String, String>) -> Names {
-    let shown = |(folded, owner): (_, String)| Some((folded, owner.get(40..)?.to_owned()));
-    owners.into_iter().filter_map(shown).collect()
+/// Folded → shown name, from folded → owner (40 hex digits) and shown name. Only what is a name:
+/// whoever reaches the Redis can write there.
+pub fn shown_names(owners: BTreeMap<Vec<u8>, Vec<u8>>) -> Names {
+    let name = |(folded, owner): (Vec<u8>, Vec<u8>)| {
+        let name = Name::new(str::from_utf8(owner.get(40..)?).ok()?)?;
+        (name.folded.as_bytes() == folded).then_some((name.folded, name.shown))
+    };
+    owners.into_iter().filter_map(name).collect()
 }

@@ -81,7 +81,7 @@ impl Link {
         mut con: MultiplexedConnection,
         room: Arc<Room>,
     ) -> RedisResult<()> {
-        type Reply = (bool, bool, Vec<Vec<u8>>, BTreeMap<String, String>);
+        type Reply = (bool, bool, Vec<Vec<u8>>, BTreeMap<Vec<u8>, Vec<u8>>);
         let key = key(&room.name);
         loop {
             let mut script = self.history.key(&key);
