@@ -14,7 +14,7 @@ use redis::{ErrorKind, PushInfo, PushKind, RedisResult, ServerErrorKind, Value};
 use tokio::{sync::Notify, time::sleep};
 
 use super::{Link, ROOMS_AT_ONCE, key, shown_names};
-use crate::{bus::AT_ONCE, conn::Conn, frame::code, history, room::Room};
+use crate::{bus::AT_ONCE, conn::Conn, frame::code, history, message::Id, room::Room};
 
 /// Over this long the connections of a room with a gap are closed.
 const SPREAD: Duration = Duration::from_secs(3);
@@ -82,11 +82,10 @@ impl Link {
         room: Arc<Room>,
     ) -> RedisResult<()> {
         type Reply = (bool, bool, Vec<Vec<u8>>, BTreeMap<Vec<u8>, Vec<u8>>);
-        let key = key(&room.name);
+        let (key, mut from) = (key(&room.name), room.last());
         loop {
             let mut script = self.history.key(&key);
-            let (owners, last) = (format!("{key}:owners"), room.last().to_string());
-            script.key(owners).arg(last);
+            script.key(format!("{key}:owners")).arg(from.to_string());
             script.arg(history::MAX_MESSAGES).arg(history::MAX_BYTES);
             let reply: RedisResult<Reply> = script.invoke_async(&mut con).await;
             let (whole, more, lines, owners) = match reply.map_err(|e| (e.kind(), e)) {
@@ -110,8 +109,16 @@ impl Link {
                 self.clone().deliver(room).await;
                 return Ok(());
             }
+            // On behind what was read, garbage too, or that would be read for ever.
+            let read = lines.last().filter(|_| whole).and_then(|line| id_of(line));
+            from = room.last().max(read.unwrap_or_default());
         }
     }
+}
+
+/// The id that a line begins with, whatever comes behind it.
+fn id_of(line: &[u8]) -> Option<Id> {
+    Id::parse(str::from_utf8(line.split(|byte| *byte == b' ').next()?).ok()?)
 }
 
 fn name_in(channel: &[u8]) -> Option<&str> {
