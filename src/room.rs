@@ -112,7 +112,7 @@ impl Room {
         if fresh.is_empty() {
             return;
         }
-        let joined = Bytes::from(joined);
+        let joined = Bytes::from(joined.into_boxed_slice()); // cut to what it holds: the log keeps it
         state.push(&joined);
         MESSAGES.fetch_add(fresh.len() as u64, Relaxed);
         DELIVERIES.fetch_add((fresh.len() * state.seats.len()) as u64, Relaxed);
