@@ -66,17 +66,13 @@ impl Config {
 }
 
 /// A variable's value; `None` if it is absent or empty.
-fn read<T>(
-    name: &str,
-    wanted: &str,
-    parse: impl Fn(&str) -> Option<T>,
-) -> Result<Option<T>, String> {
+fn read<T>(name: &str, kind: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>, String> {
     let value = match env::var(name) {
         Err(env::VarError::NotPresent) => return Ok(None),
         value => value.map_err(|_| format!("{name} is not text in UTF-8"))?,
     };
     let value = value.trim();
-    let parsed = (!value.is_empty()).then(|| parse(value).ok_or(format!("{name} is not {wanted}")));
+    let parsed = (!value.is_empty()).then(|| parse(value).ok_or(format!("{name} is not {kind}")));
     parsed.transpose()
 }
 

@@ -31,7 +31,10 @@ pub fn route(
     let scheme = request.only("x-forwarded-proto")?.unwrap_or_default();
     let plain = match (&*request.path, &*scheme.to_lowercase()) {
         ("/ws", "http") => return Err((403, "Use wss: a socket follows no redirect.")),
-        (_, "http") => redirect(request),
+        (_, "http") => {
+            let location = format!("https://{}{}", request.host, request.target);
+            answer(308, &[("Location", &location)], "", request.is_head())
+        }
         ("/ws", _) if !request.origin_allowed(origins)? => {
             return Err((403, "Pages from elsewhere need to be in ALLOWED_ORIGINS."));
         }
@@ -75,12 +78,6 @@ fn file(request: &Request, https: bool) -> Result<Vec<u8>, Refusal> {
     let known = known.any(|tag| request.lists("if-none-match", tag));
     let (status, body) = if known { (304, "") } else { (200, body) };
     Ok(answer(status, &headers, body, request.is_head()))
-}
-
-/// The same address by https.
-fn redirect(request: &Request) -> Vec<u8> {
-    let location = format!("https://{}{}", request.host, request.target);
-    answer(308, &[("Location", &location)], "", request.is_head())
 }
 
 pub fn refusal((status, sentence): Refusal, head_only: bool) -> Vec<u8> {

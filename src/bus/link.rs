@@ -11,9 +11,10 @@ mod feed;
 use std::sync::{Arc, Mutex};
 use std::{collections::BTreeMap, convert::Infallible, mem::replace, time::Duration};
 
-use redis::aio::MultiplexedConnection;
+use redis::aio::MultiplexedConnection as Connection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisResult, Script};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::{Names, RENEW};
@@ -41,16 +42,16 @@ pub struct Link {
     history: Script,
     /// To the supervisor: rooms to subscribe to and to read. A room is in it when it was made or has
     /// lost lines, so its length is bounded.
-    unread: mpsc::UnboundedSender<Arc<Room>>,
+    unread: UnboundedSender<Arc<Room>>,
     /// There while the link is up, and from when on lists of members can be believed.
-    connection: Mutex<Option<(MultiplexedConnection, Instant)>>,
+    connection: Mutex<Option<(Connection, Instant)>>,
     pub up: watch::Sender<bool>,
 }
 
 impl Link {
     /// A link that is not up yet. Its supervisor runs as long as the program.
     pub fn start(client: Client, rooms: Arc<Rooms>) -> Arc<Link> {
-        let (unread, work) = mpsc::unbounded_channel();
+        let (unread, work) = unbounded_channel();
         let link = Arc::new(Link {
             client,
             rooms,
@@ -64,7 +65,7 @@ impl Link {
     }
 
     /// The connection, while the link is up, and when every dyno has had time to renew its names.
-    pub fn connection(&self) -> Option<(MultiplexedConnection, Instant)> {
+    pub fn connection(&self) -> Option<(Connection, Instant)> {
         lock(&self.connection).clone()
     }
 
@@ -73,10 +74,10 @@ impl Link {
         let _ = self.unread.send(room); // fails when the program ends
     }
 
-    async fn supervise(self: Arc<Self>, mut work: mpsc::UnboundedReceiver<Arc<Room>>) {
+    async fn supervise(self: Arc<Self>, mut unread: UnboundedReceiver<Arc<Room>>) {
         let (mut pause, mut settle, mut told) = (FIRST_PAUSE, Duration::ZERO, false);
         loop {
-            let Err(e) = self.clone().serve(&mut work, settle).await;
+            let Err(e) = self.serve(&mut unread, settle).await;
             let was_up = self.up.send_replace(false);
             *lock(&self.connection) = None;
             if was_up {
@@ -96,8 +97,8 @@ impl Link {
 
     /// One connection, from connecting to its end.
     async fn serve(
-        self: Arc<Self>,
-        work: &mut mpsc::UnboundedReceiver<Arc<Room>>,
+        self: &Arc<Self>,
+        unread: &mut UnboundedReceiver<Arc<Room>>,
         settle: Duration,
     ) -> RedisResult<Infallible> {
         let broken = Arc::new(Notify::new());
@@ -109,10 +110,12 @@ impl Link {
         let connecting = client.get_multiplexed_async_connection_with_config(&config);
         let mut con = connecting.await?;
         ping(&mut con).await?;
-        while work.try_recv().is_ok() {} // they are among all rooms
+        while unread.try_recv().is_ok() {} // they are among all rooms
         let mut rooms = self.rooms.all();
         rooms.iter().for_each(|room| room.fall_behind());
-        self.read_logs(&mut con, &rooms).await?;
+        for batch in rooms.chunks(ROOMS_AT_ONCE) {
+            self.read_logs(&mut con, batch).await?;
+        }
         *lock(&self.connection) = Some((con.clone(), Instant::now() + settle));
         self.up.send_replace(true);
         log::info!("redis=up rooms={}", self.rooms.count());
@@ -121,7 +124,7 @@ impl Link {
         loop {
             rooms.clear();
             tokio::select! {
-                _ = work.recv_many(&mut rooms, ROOMS_AT_ONCE) => {
+                _ = unread.recv_many(&mut rooms, ROOMS_AT_ONCE) => {
                     self.read_logs(&mut con, &rooms).await?;
                 }
                 _ = beat.tick() => ping(&mut con).await?,
@@ -132,18 +135,18 @@ impl Link {
     }
 
     /// Drops the rooms that nobody is in, and reads those again that could not be read.
-    async fn sweep(self: &Arc<Self>, con: &mut MultiplexedConnection) -> RedisResult<()> {
+    async fn sweep(&self, con: &mut Connection) -> RedisResult<()> {
         for names in self.rooms.sweep(0).chunks(ROOMS_AT_ONCE) {
             let keys: Vec<_> = names.iter().map(key).collect();
             con.unsubscribe(keys).await?;
         }
-        let mut behind = self.rooms.all();
-        behind.retain(|room| room.is_behind());
-        self.read_logs(con, &behind).await
+        let behind = self.rooms.all().into_iter().filter(|room| room.is_behind());
+        behind.for_each(|room| self.read(room));
+        Ok(())
     }
 }
 
-async fn ping(con: &mut MultiplexedConnection) -> RedisResult<()> {
+async fn ping(con: &mut Connection) -> RedisResult<()> {
     redis::cmd("PING").query_async(con).await
 }
 

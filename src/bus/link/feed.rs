@@ -9,11 +9,11 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use redis::aio::MultiplexedConnection;
+use redis::aio::MultiplexedConnection as Connection;
 use redis::{ErrorKind, PushInfo, PushKind, RedisResult, ServerErrorKind, Value};
 use tokio::{sync::Notify, time::sleep};
 
-use super::{Link, ROOMS_AT_ONCE, key, shown_names};
+use super::{Link, key, shown_names};
 use crate::{bus::AT_ONCE, conn::Conn, frame::code, history, message::Id, room::Room};
 
 /// Over this long the connections of a room with a gap are closed.
@@ -62,25 +62,18 @@ impl Link {
     /// Subscribes to rooms, then reads their logs.
     pub(super) async fn read_logs(
         self: &Arc<Self>,
-        con: &mut MultiplexedConnection,
+        con: &mut Connection,
         rooms: &[Arc<Room>],
     ) -> RedisResult<()> {
-        for rooms in rooms.chunks(ROOMS_AT_ONCE) {
-            let keys: Vec<_> = rooms.iter().map(|room| key(&room.name)).collect();
-            con.subscribe(keys).await?;
-            let read = |room: &Arc<Room>| self.read_log(con.clone(), room.clone());
-            let reads = stream::iter(rooms.iter().map(read).collect::<Vec<_>>());
-            let () = reads.buffer_unordered(AT_ONCE).try_collect().await?;
-        }
-        Ok(())
+        let keys: Vec<_> = rooms.iter().map(|room| key(&room.name)).collect();
+        con.subscribe(keys).await?;
+        let read = |room: &Arc<Room>| self.read_log(con.clone(), room.clone());
+        let reads = stream::iter(rooms.iter().map(read).collect::<Vec<_>>());
+        reads.buffer_unordered(AT_ONCE).try_collect().await
     }
 
     /// Where the log no longer holds what the room saw last, everyone in it has to resume.
-    async fn read_log(
-        self: &Arc<Self>,
-        mut con: MultiplexedConnection,
-        room: Arc<Room>,
-    ) -> RedisResult<()> {
+    async fn read_log(self: &Arc<Self>, mut con: Connection, room: Arc<Room>) -> RedisResult<()> {
         type Reply = (bool, bool, Vec<Vec<u8>>, BTreeMap<Vec<u8>, Vec<u8>>);
         let (key, mut from) = (key(&room.name), room.last());
         loop {
