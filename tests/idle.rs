@@ -1,21 +1,15 @@
 //! Proves what it costs to do nothing: ten thousand joined connections in little memory, and a connection without a
-//! word on it that outlives a proxy's idle limit.
+//! word on it that outlives a router's idle limit.
 
 mod support;
 
-use std::fmt::Write;
-use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use support::client::{Heard, join_frame};
 use support::raw::{self, Raw};
-use support::{
-    Client, Dyno, PATIENCE, Redis, bound_to_us, eventually, free_port, need_descriptors, token,
-};
-use tempfile::TempDir;
+use support::{Client, Dyno, Front, PATIENCE, Redis, need_descriptors, token};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -104,64 +98,7 @@ async fn ten_thousand_idle_connections_fit_in_sixty_megabytes() {
     base.is_back(&dyno, PATIENCE, LIMIT_KB).await; // every descriptor; memory may stay with the allocator
 }
 
-// ---- behind a proxy that cuts what is silent for 55 seconds, as the platform's router does
-
-struct Proxy {
-    child: Child,
-    /// In front of the dyno.
-    dyno: SocketAddr,
-    /// In front of a server that never says a word.
-    mute: SocketAddr,
-    _dir: TempDir,
-}
-
-impl Proxy {
-    async fn start(dyno: SocketAddr, mute: SocketAddr) -> Proxy {
-        let dir = TempDir::with_prefix("dynochat-haproxy-").expect("a temporary directory");
-        let mut config = "global\n maxconn 100\ndefaults\n mode http\n timeout connect 5s\n timeout client 55s\n \
-                          timeout server 55s\n timeout tunnel 55s\n"
-            .to_string();
-        let fronts = [dyno, mute].map(|behind| {
-            let port = free_port();
-            writeln!(
-                config,
-                "listen to_{behind}\n bind 127.0.0.1:{port}\n server one {behind}"
-            )
-            .expect("memory");
-            SocketAddr::from((Ipv4Addr::LOCALHOST, port))
-        });
-        std::fs::write(dir.path().join("config"), config).expect("a file in an own directory");
-        let child = bound_to_us(&mut Command::new("haproxy"))
-            .args(["-db", "-f", "config"])
-            .current_dir(dir.path())
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|e| match e.kind() {
-                ErrorKind::NotFound => {
-                    panic!("haproxy is missing: install the Debian package haproxy")
-                }
-                _ => panic!("haproxy could not be started: {e}"),
-            });
-        let proxy = Proxy {
-            child,
-            dyno: fronts[0],
-            mute: fronts[1],
-            _dir: dir,
-        };
-        eventually("haproxy listens", PATIENCE, async || {
-            TcpStream::connect(proxy.mute).await.map(drop)
-        })
-        .await;
-        proxy
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        let _ = self.child.kill(); // it may have ended before
-        let _ = self.child.wait();
-    }
-}
+// ---- behind a router that cuts what is silent for 55 seconds, as the platform's does
 
 /// A server that agrees to an upgrade and then falls silent.
 async fn mute_server() -> SocketAddr {
@@ -190,17 +127,18 @@ async fn mute_server() -> SocketAddr {
     addr
 }
 
-async fn survives_a_proxy_for(idle: Duration) {
+async fn survives_the_router_for(idle: Duration) {
     let dyno = Dyno::start(&[]).await;
-    let proxy = Proxy::start(dyno.addr(), mute_server().await).await;
-    let mut hanako = Client::connect(proxy.dyno).await;
+    let front = Front::before([dyno.addr(); 2]).await;
+    let mut hanako = Client::connect(front.addr).await;
     hanako.join("lobby", "花子", &token(), None).await;
-    let mut taro = Client::connect(proxy.dyno).await;
+    let mut taro = Client::connect(front.addr).await;
     taro.join("lobby", "太郎", &token(), None).await;
 
-    // The proof that this proxy cuts: the same way to a server that is silent.
+    // The proof that this router cuts: the same way to a server that is silent.
+    let mute = Front::before([mute_server().await; 2]).await;
     let cut = async {
-        let mut mute = Raw::connect(proxy.mute).await;
+        let mut mute = Raw::connect(mute.addr).await;
         mute.send(raw::upgrade_head("mute", &[])).await;
         mute.switched().await;
         let start = Instant::now();
@@ -208,7 +146,7 @@ async fn survives_a_proxy_for(idle: Duration) {
         assert_ne!(
             end,
             raw::End::StillOpen,
-            "the proxy cuts a silent connection"
+            "the router cuts a silent connection"
         );
         assert!(
             start.elapsed() > Duration::from_secs(50),
@@ -246,12 +184,12 @@ async fn survives_a_proxy_for(idle: Duration) {
 }
 
 #[tokio::test]
-async fn two_silent_minutes_behind_a_proxy_with_a_55_second_limit_cut_nobody() {
-    survives_a_proxy_for(Duration::from_secs(125)).await;
+async fn two_silent_minutes_behind_the_router_cut_nobody() {
+    survives_the_router_for(Duration::from_secs(125)).await;
 }
 
 #[tokio::test]
 #[ignore = "takes ten minutes"]
-async fn ten_silent_minutes_behind_a_proxy_with_a_55_second_limit_cut_nobody() {
-    survives_a_proxy_for(Duration::from_secs(601)).await;
+async fn ten_silent_minutes_behind_the_router_cut_nobody() {
+    survives_the_router_for(Duration::from_secs(601)).await;
 }

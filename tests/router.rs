@@ -1,0 +1,158 @@
+//! Proves that the program gets on with a router like the platform's (`tests/router.cfg`): it keeps connections to
+//! the dynos for the next request, picks a dyno at random, and is not told which of them is about to stop.
+
+mod support;
+
+use nix::sys::signal::Signal;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use support::raw::{head, http};
+use support::{Client, Crowd, Dyno, Front, Raw, Redis, Router, TALKATIVE, token};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+const SECOND: Duration = Duration::from_secs(1);
+const PAGES: usize = 30;
+/// People who fetch the page again and again.
+const VISITORS: usize = 4;
+
+async fn pair() -> ([Dyno; 2], Redis, Front) {
+    let redis = Redis::start(&[]).await;
+    let dynos = [
+        Dyno::start_on(&redis, &[TALKATIVE, ("DYNO", "web.1")]).await,
+        Dyno::start_on(&redis, &[TALKATIVE, ("DYNO", "web.2")]).await,
+    ];
+    let front = Front::before([dynos[0].addr(), dynos[1].addr()]).await;
+    (dynos, redis, front)
+}
+
+/// Fetches the page and its files for ever. Ends only by a panic: an answer that is no 200, or none at all.
+async fn visit(front: SocketAddr) {
+    for path in ["/", "/chat.js", "/chat.css"].iter().cycle() {
+        let request = head(
+            &format!("GET {path}"),
+            &front.to_string(),
+            &["Connection: close"],
+        );
+        let answer = http(front, &request).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        sleep(SECOND / 50).await;
+    }
+}
+
+fn visitors(front: SocketAddr) -> JoinSet<()> {
+    (0..VISITORS).map(|_| visit(front)).collect()
+}
+
+/// Everyone is still being served: none of them has panicked.
+fn were_all_served(mut visitors: JoinSet<()>) {
+    if let Some(ended) = visitors.try_join_next() {
+        ended.expect("a visitor is served every time");
+    }
+}
+
+#[tokio::test]
+async fn both_dynos_are_reached_and_everything_works_as_it_does_without_a_router() {
+    let (_dynos, redis, front) = pair().await;
+    let (mut clients, mut seen) = (vec![], BTreeSet::new());
+    while seen.len() < 2 {
+        let mut client = Client::connect(front.addr).await;
+        client
+            .join("lobby", &format!("n{}", clients.len()), &token(), None)
+            .await;
+        seen.insert(client.welcome["dyno"].as_str().unwrap_or("?").to_string());
+        clients.push(client);
+        assert!(clients.len() < 100, "never on a second dyno: {seen:?}");
+    }
+    assert_eq!(seen, ["web.1", "web.2"].map(str::to_string).into());
+    let last = clients.len() - 1;
+    clients[last].say("across the dynos").await;
+    for client in &mut clients[..last] {
+        client.hears("across the dynos").await;
+    }
+    for client in &clients {
+        support::check::saw_everything(&redis, client);
+    }
+    let page = http(
+        front.addr,
+        &head("GET /", &front.host(), &["Connection: close"]),
+    )
+    .await;
+    let policy = page.expect_header("Content-Security-Policy");
+    assert!(
+        policy.contains(&format!("wss://{}", front.host())),
+        "{policy}"
+    );
+    page.expect_header("Strict-Transport-Security");
+}
+
+#[tokio::test]
+async fn every_kind_of_answer_gets_through_a_router_that_pools_connections() {
+    let (_dynos, _redis, front) = pair().await;
+    let mut requests = JoinSet::new();
+    for _ in 0..4 {
+        let addr = front.addr;
+        requests.spawn(async move {
+            for n in 0..250 {
+                let path = ["/", "/chat.js", "/nope", "/healthz", "/ws"][n % 5];
+                let wanted = [200, 200, 404, 200, 426][n % 5];
+                let request = head(&format!("GET {path}"), "router", &["Connection: close"]);
+                assert_eq!(http(addr, &request).await.status, wanted, "{path}");
+            }
+        });
+    }
+    while let Some(done) = requests.join_next().await {
+        done.expect("every request is answered as it would be without a router");
+    }
+}
+
+#[tokio::test]
+async fn a_rolling_restart_under_talk_loses_no_message_and_fails_no_request() {
+    let (mut dynos, redis, front) = pair().await;
+    let crowd = Crowd::gather(&Router::to(&[front.addr]), "lobby", PAGES).await;
+    let visitors = visitors(front.addr);
+    let begun = Instant::now();
+    let roll = async {
+        for dyno in &mut dynos {
+            dyno.signal(Signal::SIGTERM);
+            let status = dyno.exit(10 * SECOND).await;
+            assert_eq!(status.code(), Some(0), "{status}\n{}", dyno.log());
+            dyno.restart().await;
+            dyno.has_redis().await;
+            sleep(5 * SECOND).await; // until those it closed are back
+        }
+    };
+    tokio::select! {
+        () = roll => {}
+        () = crowd.chat(20, 120 * SECOND) => panic!("the restart takes {:?}", begun.elapsed()),
+    }
+    crowd.everyone_talks("after").await;
+    crowd.lost_nothing(&redis, 12 * SECOND).await;
+    crowd.saw_nobody_come_or_go();
+    were_all_served(visitors);
+    let closes = crowd.closes_since(begun);
+    assert!(
+        closes.len() >= PAGES,
+        "everyone was moved, half of them twice: {closes:?}"
+    );
+    assert!(closes.iter().all(|close| close.1 == 1012), "{closes:?}");
+}
+
+#[tokio::test]
+async fn who_stands_at_the_door_when_a_dyno_is_asked_to_stop_is_still_served() {
+    let mut dyno = Dyno::start(&[]).await;
+    dyno.signal(Signal::SIGSTOP); // the kernel goes on taking connections for it
+    let mut waiting = vec![];
+    for _ in 0..50 {
+        let mut raw = Raw::connect(dyno.addr()).await;
+        raw.send(head("GET /", &dyno.host(), &[])).await;
+        waiting.push(raw);
+    }
+    dyno.signal(Signal::SIGTERM);
+    dyno.signal(Signal::SIGCONT);
+    for raw in &mut waiting {
+        assert_eq!(raw.answer().await.status, 200);
+    }
+    assert_eq!(dyno.exit(10 * SECOND).await.code(), Some(0));
+}
