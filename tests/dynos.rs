@@ -5,16 +5,13 @@ mod support;
 
 use nix::sys::signal::Signal;
 use serde_json::json;
-use std::process::Command;
 use std::time::{Duration, Instant};
 use support::client::{Heard, join_frame};
 use support::dyno::refuses_to_boot;
 use support::redis_server::Reserved;
 use support::{
-    Client, Crowd, Dyno, PATIENCE, Raw, Redis, Router, TALKATIVE, check, cid, eventually,
-    free_port, token,
+    Client, Crowd, Dyno, PATIENCE, Raw, Redis, Router, TALKATIVE, check, cid, eventually, token,
 };
-use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
@@ -632,58 +629,50 @@ async fn the_log_holds_no_text_no_token_and_no_password() {
 
 // ---- TLS, as on the platform
 
-/// A certificate that nobody but itself vouches for, and its key, in this directory.
-fn self_signed(dir: &TempDir) {
-    let made = Command::new("openssl")
-        .args("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=redis -keyout key.pem -out cert.pem".split(' '))
-        .current_dir(dir.path())
-        .output()
-        .expect("openssl is needed: install the Debian package openssl");
-    assert!(
-        made.status.success(),
-        "{}",
-        String::from_utf8_lossy(&made.stderr)
-    );
+#[tokio::test]
+async fn a_self_signed_redis_is_refused_and_the_log_says_which_setting_would_trust_it() {
+    let (_redis, url) = Redis::start_with_tls().await;
+    for careful in [&[][..], &[("REDIS_TLS_VERIFY", "true")]] {
+        let dyno = Dyno::start(&[&[("REDIS_URL", url.as_str())], careful].concat()).await;
+        let mut hanako = dyno.connect().await;
+        sleep(2 * SECOND).await; // long enough to try many times
+        hanako
+            .send(join_frame("lobby", "花子", &token(), None))
+            .await;
+        assert_eq!(hanako.expect_kind("status").await["redis"], "down");
+        hanako.expect_error("busy").await;
+        let log = dyno.log();
+        let down: Vec<_> = log.lines().filter(|l| l.contains("redis=down")).collect();
+        assert_eq!(down.len(), 1, "said once:\n{log}");
+        assert!(down[0].contains("certificate"), "why:\n{log}");
+        assert!(down[0].contains("REDIS_TLS_VERIFY"), "what to do:\n{log}");
+    }
 }
 
 #[tokio::test]
-async fn a_self_signed_redis_is_trusted_only_if_one_says_so() {
-    let dir = TempDir::with_prefix("dynochat-tls-").expect("a temporary directory");
-    self_signed(&dir);
-    let file = |name: &str| dir.path().join(name).display().to_string();
-    let (port, cert, key) = (free_port().to_string(), file("cert.pem"), file("key.pem"));
-    let files = [
-        "--tls-cert-file",
-        &cert,
-        "--tls-key-file",
-        &key,
-        "--tls-auth-clients",
-        "no",
-    ];
-    let redis = Redis::start(&[&["--tls-port", &port], &files[..]].concat()).await;
-    let url = format!("rediss://127.0.0.1:{port}");
-
-    let trusting = Dyno::start_with_redis_at(&url, &[("REDIS_TLS_VERIFY", "false")]).await;
-    let mut hanako = trusting.join("lobby", "花子").await;
+async fn a_self_signed_redis_is_trusted_if_one_says_so_and_that_is_logged_once() {
+    let (redis, url) = Redis::start_with_tls().await;
+    let dyno = Dyno::start_with_redis_at(&url, &[("REDIS_TLS_VERIFY", "false")]).await;
+    let mut hanako = dyno.join("lobby", "花子").await;
     hanako.say("over TLS").await;
+    redis.cut_all();
+    sleep(SECOND).await;
+    dyno.has_redis().await; // by a new connection
+    hanako.expect_kind("status").await;
+    hanako.expect_kind("status").await;
+    hanako.say("over TLS again").await;
     check::saw_everything(&redis, &hanako);
-    let log = trusting.log();
-    assert!(
-        log.to_lowercase().contains("verif"),
-        "that nothing is verified is said:\n{log}"
+    let log = dyno.log();
+    let said = log.lines().filter(|l| l.contains("REDIS_TLS_VERIFY=false"));
+    assert_eq!(
+        said.count(),
+        1,
+        "that nothing is verified is said once:\n{log}"
     );
 
-    let careful = Dyno::start(&[("REDIS_URL", &url)]).await;
-    let mut taro = careful.connect().await;
-    sleep(2 * SECOND).await;
-    taro.send(join_frame("lobby", "太郎", &token(), None)).await;
-    assert_eq!(taro.expect_kind("status").await["redis"], "down");
-    taro.expect_error("busy").await;
-    let log = careful.log();
-    assert!(
-        log.to_lowercase().contains("certificate"),
-        "why there is no Redis is said:\n{log}"
-    );
+    // Where there is no TLS there is nothing to verify, and nothing to say.
+    let plain = Dyno::start_on(&redis, &[("REDIS_TLS_VERIFY", "false")]).await;
+    assert!(!plain.log().contains("REDIS_TLS_VERIFY"), "{}", plain.log());
 }
 
 // ---- the beat

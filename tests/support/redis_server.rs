@@ -18,6 +18,8 @@ pub struct Redis {
     dir: TempDir,
     /// The test's own connection, opened when it is first needed.
     own: Mutex<Option<Connection>>,
+    /// Certificate and key, where it speaks TLS.
+    tls: Option<TempDir>,
 }
 
 impl Redis {
@@ -33,6 +35,7 @@ impl Redis {
                 options,
                 dir,
                 own: Mutex::new(None),
+                tls: None,
             };
             match redis.answers().await {
                 Ok(()) => return redis,
@@ -43,6 +46,29 @@ impl Redis {
             }
         }
         unreachable!("the loop ends by returning or panicking")
+    }
+
+    /// One that speaks TLS too, with a certificate that nobody but itself vouches for; and where.
+    pub async fn start_with_tls() -> (Redis, String) {
+        let dir = TempDir::with_prefix("dynochat-tls-").expect("a temporary directory");
+        let made = Command::new("openssl")
+            .args("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=redis -keyout key.pem -out cert.pem".split(' '))
+            .current_dir(dir.path())
+            .output()
+            .expect("openssl is needed: install the Debian package openssl");
+        let said = String::from_utf8_lossy(&made.stderr);
+        assert!(made.status.success(), "{said}");
+        let file = |name: &str| dir.path().join(name).display().to_string();
+        let (port, cert, key) = (free_port().to_string(), file("cert.pem"), file("key.pem"));
+        let files = ["--tls-cert-file", &cert, "--tls-key-file", &key];
+        let options = [
+            &["--tls-port", &port, "--tls-auth-clients", "no"],
+            &files[..],
+        ]
+        .concat();
+        let mut redis = Redis::start(&options).await;
+        redis.tls = Some(dir); // it reads them at every start
+        (redis, format!("rediss://127.0.0.1:{port}"))
     }
 
     /// Waits until it is this process that answers, and not with LOADING.
@@ -180,6 +206,7 @@ impl Reserved {
             options: vec![],
             dir,
             own: Mutex::new(None),
+            tls: None,
         };
         redis
             .answers()
