@@ -209,6 +209,71 @@ fn the_procfile_is_one_line_that_the_platform_can_read() {
     assert_eq!(procfile, "web: ./target/release/dynochat\n");
 }
 
+fn app_json() -> Value {
+    let app = fs::read_to_string(Path::new(SOURCE).join("app.json")).expect("an app.json");
+    serde_json::from_str(&app).expect("app.json is JSON")
+}
+
+/// The words that the schema of app.json knows for the file, for a variable, for a process: it allows no others.
+const KNOWN: [&str; 14] = [
+    "name",
+    "description",
+    "keywords",
+    "website",
+    "repository",
+    "logo",
+    "success_url",
+    "scripts",
+    "env",
+    "formation",
+    "addons",
+    "buildpacks",
+    "environments",
+    "stack",
+];
+const KNOWN_OF_A_VARIABLE: [&str; 4] = ["description", "value", "required", "generator"];
+const KNOWN_OF_A_PROCESS: [&str; 2] = ["quantity", "size"];
+
+#[test]
+fn the_button_finds_in_app_json_what_it_may_find_there() {
+    let app = app_json();
+    let fields = |value: &Value, known: &[&str]| {
+        let fields = value.as_object().expect("an object").clone();
+        let unknown: Vec<_> = fields
+            .keys()
+            .filter(|key| !known.contains(&key.as_str()))
+            .collect();
+        assert!(unknown.is_empty(), "{unknown:?} in {value}");
+        fields
+    };
+    fields(&app, &KNOWN);
+    for (name, variable) in app["env"].as_object().expect("variables") {
+        let variable = fields(variable, &KNOWN_OF_A_VARIABLE);
+        assert!(
+            variable["value"].is_string() && variable["description"].is_string(),
+            "{name}"
+        );
+        let config = fs::read_to_string(Path::new(SOURCE).join("src/config.rs")).expect("a source");
+        assert!(
+            config.contains(&format!("read(\"{name}\"")),
+            "{name} is read by nobody"
+        );
+    }
+    for (process, size) in app["formation"].as_object().expect("processes") {
+        assert_eq!(process, "web", "what the Procfile names");
+        assert!(fields(size, &KNOWN_OF_A_PROCESS)["quantity"].is_u64());
+    }
+    let words = app["keywords"].as_array().expect("a list");
+    assert!(!words.is_empty() && words.iter().all(Value::is_string));
+    assert!(
+        app["name"]
+            .as_str()
+            .is_some_and(|name| name.starts_with(char::is_alphabetic))
+    );
+    assert_eq!(app["buildpacks"], serde_json::json!([{"url": "emk/rust"}]));
+    assert_eq!(app["addons"], serde_json::json!(["heroku-redis:mini"]));
+}
+
 #[tokio::test]
 async fn what_was_pushed_starts_with_a_port_and_nothing_else_talks_and_stops() {
     let mut web = Web::start("web.1", &[]).await;
@@ -230,8 +295,7 @@ async fn what_was_pushed_starts_with_a_port_and_nothing_else_talks_and_stops() {
 #[tokio::test]
 async fn with_the_redis_and_the_settings_of_app_json_two_dynos_are_one_chat() {
     let (redis, url) = Redis::start_with_tls().await;
-    let app = fs::read_to_string(Path::new(SOURCE).join("app.json")).expect("an app.json");
-    let app: Value = serde_json::from_str(&app).expect("app.json is JSON");
+    let app = app_json();
     let verify = app["env"]["REDIS_TLS_VERIFY"]["value"]
         .as_str()
         .expect("a value");
