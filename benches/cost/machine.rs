@@ -1,0 +1,172 @@
+//! The machine: one core for what is measured, one for everything else; the servers that are measured,
+//! each a process of its own; and what the kernel counts of a process.
+
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use std::{env, fs};
+
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::time::clock_getcpuclockid;
+use nix::unistd::Pid;
+
+use crate::support::{Bus, Dyno, Redis, TALKATIVE, World, bound_to_us};
+
+/// For the server; everything else, Redis and the clients, shares the other one.
+const MEASURED: usize = 0;
+const DRIVING: usize = 1;
+
+/// How one speaks to a server.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Wire {
+    Chat,
+    Floor,
+}
+
+/// A process that is measured, and what it needs.
+pub struct Server {
+    pub wire: Wire,
+    pub addr: SocketAddr,
+    pub pid: u32,
+    /// There if it is the chat.
+    pub world: Option<World>,
+    floor: Option<Child>,
+}
+
+impl Server {
+    /// The program itself, alone or with a Redis of its own, without a limit on talking.
+    pub fn chat(bus: Bus) -> Server {
+        let redis = (bus == Bus::Redis).then(|| wait_for(Redis::start(&[])));
+        let dyno = start_dyno(redis.as_ref());
+        let (wire, addr, pid) = (Wire::Chat, dyno.addr(), dyno.pid());
+        let world = Some(World { dyno, redis });
+        Server {
+            wire,
+            addr,
+            pid,
+            world,
+            floor: None,
+        }
+    }
+
+    /// The bare loop of `floor.rs`.
+    pub fn floor() -> Server {
+        let me = env::current_exe().expect("a running program has a path");
+        let mut command = Command::new(me);
+        command
+            .arg(crate::FLOOR)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        let mut child = measured(|| {
+            bound_to_us(&mut command)
+                .spawn()
+                .expect("ourselves, once more")
+        });
+        let stdout = child.stdout.take().expect("it is piped");
+        let mut port = String::new();
+        BufReader::new(stdout)
+            .read_line(&mut port)
+            .expect("the floor says its port");
+        let port = port.trim().parse().expect("a port");
+        let (wire, addr, pid) = (Wire::Floor, (Ipv4Addr::LOCALHOST, port).into(), child.id());
+        Server {
+            wire,
+            addr,
+            pid,
+            world: None,
+            floor: Some(child),
+        }
+    }
+
+    pub fn redis(&self) -> &Redis {
+        let redis = self.world.as_ref().and_then(|world| world.redis.as_ref());
+        redis.expect("this server has a Redis")
+    }
+
+    /// The time that the process has had of a processor, all its threads, in user and in kernel mode:
+    /// what `/proc/PID/stat` shows in hundredths of a second, in nanoseconds.
+    pub fn cpu(&self) -> Duration {
+        let clock = clock_getcpuclockid(Pid::from_raw(self.pid as i32));
+        let time = clock.and_then(|clock| clock.now());
+        time.expect("a running process has a clock").into()
+    }
+
+    /// Resident memory in kB.
+    pub fn rss(&self) -> f64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kb = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        kb.expect("a running process has a size")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(floor) = &mut self.floor {
+            let _ = floor.kill(); // it may be gone
+            let _ = floor.wait();
+        }
+    }
+}
+
+/// A dyno on the measured core.
+pub fn start_dyno(redis: Option<&Redis>) -> Dyno {
+    measured(|| match redis {
+        Some(redis) => wait_for(Dyno::start_on(redis, &[TALKATIVE])),
+        None => wait_for(Dyno::start(&[TALKATIVE])),
+    })
+}
+
+/// Runs what starts a process, so that the process stays on the measured core.
+pub fn measured<T>(start: impl FnOnce() -> T) -> T {
+    on(MEASURED..MEASURED + 1, start)
+}
+
+/// Runs it on every core there is.
+pub fn anywhere<T>(run: impl FnOnce() -> T) -> T {
+    on(0..CpuSet::count(), run)
+}
+
+fn on<T>(cores: Range<usize>, run: impl FnOnce() -> T) -> T {
+    pin(cores);
+    let done = run();
+    pin_driver();
+    done
+}
+
+pub fn pin_driver() {
+    pin(DRIVING..DRIVING + 1);
+}
+
+/// This thread, and what it starts from now on. With one core there is nothing to choose.
+fn pin(mut cores: Range<usize>) {
+    let mut set = CpuSet::new();
+    let chosen = cores.try_for_each(|core| set.set(core));
+    let _ = chosen.and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
+}
+
+/// The support of the tests is async.
+fn wait_for<T>(what: impl Future<Output = T>) -> T {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().build().expect("a runtime");
+    runtime.block_on(what)
+}
+
+/// Processor, cores and kernel, for the head of the table.
+pub fn describe() -> String {
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    format!(
+        "{} cores of {}, Linux {}, load {}",
+        cpu.matches("\nprocessor").count() + 1,
+        model.map_or("?", |(_, name)| name),
+        kernel.trim(),
+        load.split(' ').next().unwrap_or("?")
+    )
+}

@@ -1,0 +1,90 @@
+//! One client: its socket, and what it says.
+
+use std::io::{ErrorKind::WouldBlock, Read, Write};
+use std::mem::take;
+use std::net::{SocketAddr, TcpStream};
+
+use nix::{getsockopt_impl, libc, sockopt_impl, sys::socket::GetSockOpt};
+
+use crate::frames;
+use crate::machine::Wire;
+use crate::support::raw;
+
+// A reader's segments are the writes that were made for it: on loopback nothing splits or merges them.
+sockopt_impl!(
+    TcpInfo,
+    GetOnly,
+    libc::IPPROTO_TCP,
+    libc::TCP_INFO,
+    libc::tcp_info
+);
+
+pub struct Member {
+    pub stream: TcpStream,
+    wire: Wire,
+    room: usize,
+    /// The beginning of a frame.
+    pub unread: Vec<u8>,
+    switched: bool,
+    /// Messages that have arrived.
+    pub talks: u64,
+}
+
+impl Member {
+    /// Connects and asks for the upgrade. The rest follows when the answers arrive.
+    pub fn connect(addr: SocketAddr, wire: Wire, room: usize) -> Member {
+        let mut stream = TcpStream::connect(addr).expect("the server accepts");
+        stream.set_nodelay(true).expect("a socket");
+        stream.set_nonblocking(true).expect("a socket");
+        let head = raw::upgrade_head(&addr.to_string(), &[]);
+        stream.write_all(head.as_bytes()).expect("a head fits");
+        let (unread, switched, talks) = Default::default();
+        Member {
+            stream,
+            wire,
+            room,
+            unread,
+            switched,
+            talks,
+        }
+    }
+
+    pub fn say(&mut self, text: &str, joined: usize) {
+        let bytes = match self.wire {
+            Wire::Chat => frames::talk(text),
+            Wire::Floor => frames::sized(&frames::delivery(text).repeat(joined)),
+        };
+        let sent = self.stream.write_all(&bytes);
+        sent.expect("what is said fits into a socket that is being read");
+    }
+
+    /// What has arrived, behind what was left of it last time; `None` at the end of the connection.
+    pub fn read<'a>(&mut self, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+        let unread = take(&mut self.unread);
+        buffer[..unread.len()].copy_from_slice(&unread);
+        let new = match self.stream.read(&mut buffer[unread.len()..]) {
+            Ok(n) if n > 0 => n,
+            Err(e) if e.kind() == WouldBlock => 0,
+            _ => return None,
+        };
+        let bytes = &buffer[..unread.len() + new];
+        if self.switched {
+            return Some(bytes);
+        }
+        let head = bytes.windows(4).position(|end| end == b"\r\n\r\n")?; // it comes in one piece
+        assert!(bytes.starts_with(b"HTTP/1.1 101 "), "the server refuses");
+        self.switched = true;
+        let join = match self.wire {
+            Wire::Chat => frames::join(self.room),
+            Wire::Floor => frames::sized(&(self.room as u32).to_le_bytes()),
+        };
+        self.stream.write_all(&join).ok()?;
+        Some(&bytes[head + 4..])
+    }
+
+    /// The writes that the server has made for this client.
+    pub fn writes(&self) -> u64 {
+        let info = TcpInfo.get(&self.stream).expect("a TCP socket");
+        info.tcpi_data_segs_in.into()
+    }
+}
