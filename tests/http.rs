@@ -321,39 +321,281 @@ async fn a_head_that_is_no_http_is_refused() {
 }
 
 #[tokio::test]
-async fn odd_but_lawful_heads_do_no_harm() {
+async fn odd_but_lawful_heads_have_their_answers() {
     let dyno = Dyno::start(&[]).await;
-    let host = dyno.host();
-    refused_with(
-        &dyno,
-        format!("GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n"),
-        &[200, 400],
-    )
-    .await;
-    refused_with(
-        &dyno,
-        format!("GET / HTTP/1.0\r\nHost: {host}\r\n\r\n"),
-        &[200, 400, 505],
-    )
-    .await;
-    refused_with(
-        &dyno,
-        format!("GET / HTTP/1.1\nHost: {host}\n\n"),
-        &[200, 400],
-    )
-    .await;
-    refused_with(
-        &dyno,
-        format!("CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n\r\n"),
-        &[400, 405],
-    )
-    .await;
-    refused_with(
-        &dyno,
-        format!("OPTIONS * HTTP/1.1\r\nHost: {host}\r\n\r\n"),
-        &[400, 404, 405],
-    )
-    .await;
+    for (bytes, status) in [
+        ("GET / HTTP/1.0\r\n\r\n", 200),
+        ("GET / HTTP/1.0\r\nHost: a\r\n\r\n", 200),
+        ("\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 200), // RFC 9112 §2.2
+        ("GET /?a=%00&b=/../#c HTTP/1.1\r\nhOST:\ta \t\r\n\r\n", 200),
+        (
+            "GET / HTTP/1.1\r\nHost: [::1]:3000\r\nX-Empty:\r\n\r\n",
+            200,
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nX-Latin: caf\u{e9}\r\n\r\n",
+            200,
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 00\r\n\r\n",
+            200,
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\nConnection: x, close\r\n\r\n",
+            200,
+        ),
+        (
+            "GET /ws HTTP/1.0\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+            426,
+        ),
+        ("HEAD /ws HTTP/1.1\r\nHost: a\r\n\r\n", 426),
+        ("get / HTTP/1.1\r\nHost: a\r\n\r\n", 405),
+        ("GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+    ] {
+        let mut raw = Raw::connect(dyno.addr()).await;
+        raw.send(bytes).await;
+        let answer = raw.answer_to(
+            bytes.trim_start().split(' ').next().unwrap_or_default(),
+            PATIENCE,
+        );
+        assert_eq!(answer.await.status, status, "{bytes:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_two_programs_could_read_differently_is_refused() {
+    let dyno = Dyno::start(&[]).await;
+    let lines = [
+        "Host: b",
+        "Content-Length: 5",
+        "Content-Length: +0",
+        "Content-Length: -0",
+        "Content-Length: 0x0",
+        "Content-Length: 0, 0",
+        "Content-Length:",
+        "Content-Length: 0\u{a0}",
+        "Content-Length: 0\r\nContent-Length: 0",
+        "Transfer-Encoding: chunked",
+        "Transfer-Encoding:\tchunked",
+        "Transfer-Encoding: identity",
+        "transfer-encoding: xchunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 0",
+        "Transfer-Encoding : chunked",
+        "Transfer-Encoding\t: chunked",
+        " Transfer-Encoding: chunked",
+        "X: y\r\n\tTransfer-Encoding: chunked",
+        "X: y\nTransfer-Encoding: chunked",
+        "X: y\rTransfer-Encoding: chunked",
+        "X: y\r\r\nTransfer-Encoding: chunked",
+        "X: y\u{b}z",
+        "X\0: y",
+        ": y",
+        "X y",
+        "\"X\": y",
+    ];
+    for line in lines {
+        refused_with(&dyno, head("GET /", "a", &[line]), &[400]).await;
+    }
+    for host in [
+        "a, b",
+        "a b",
+        "a\tb",
+        "a\u{a0}",
+        "\u{3000}a",
+        "a@b",
+        "a/b",
+        "a?b",
+        "a%20",
+        "caf\u{e9}",
+    ] {
+        refused_with(&dyno, head("GET /", host, &[]), &[400]).await;
+    }
+    for line in [
+        "GET /a b",
+        "GET\t/",
+        "GET / HTTP/1.1",
+        "GET /\u{1}",
+        "GET ",
+        " GET /",
+        "\nGET /",
+        "GET",
+        "G\0T /",
+        "GET /\r",
+    ] {
+        refused_with(&dyno, head(line, "a", &[]), &[400]).await;
+    }
+    for version in [
+        "HTTP/1.2",
+        "HTTP/1",
+        "HTTP/1.1 ",
+        "HTTP/01.1",
+        "http/1.1",
+        "HTTP/3.0",
+        "HTTP/1.\u{661}",
+    ] {
+        refused_with(&dyno, format!("GET / {version}\r\nHost: a\r\n\r\n"), &[400]).await;
+    }
+    for path in [
+        "/..",
+        "/%2e",
+        "/chat%2ejs",
+        "/./chat.js",
+        "//chat.js",
+        "/chat.js/.",
+        "/chat.js%00",
+        "/Chat.js",
+        "/chat.js;a",
+        "/\\chat.js",
+        "/ws%20",
+    ] {
+        refused_with(&dyno, head(&format!("GET {path}"), "a", &[]), &[404]).await;
+    }
+}
+
+#[tokio::test]
+async fn what_browsers_and_routers_send_is_understood() {
+    let dyno = Dyno::start(&[]).await;
+    let key = format!("Sec-WebSocket-Key: {KEY}");
+    let websocket = ["Upgrade: websocket", "Sec-WebSocket-Version: 13", &key];
+    let chrome = [
+        "Connection: Upgrade",
+        "Pragma: no-cache",
+        "Cache-Control: no-cache",
+        "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36",
+        "Origin: https://chat.example",
+        "Accept-Encoding: gzip, deflate, br, zstd",
+        "Accept-Language: ja,en;q=0.9",
+        "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",
+    ];
+    let firefox = [
+        "Accept: */*",
+        "Origin: https://chat.example",
+        "Sec-WebSocket-Extensions: permessage-deflate",
+        "Connection: keep-alive, Upgrade",
+        "Sec-Fetch-Dest: empty",
+        "Sec-Fetch-Mode: websocket",
+        "Sec-Fetch-Site: same-origin",
+    ];
+    let nginx = [
+        "X-Real-IP: 192.0.2.1",
+        "X-Forwarded-For: 192.0.2.1",
+        "X-Forwarded-Proto: https",
+        "Connection: upgrade",
+    ];
+    let haproxy = [
+        "connection: Upgrade",
+        "x-forwarded-for: 192.0.2.1",
+        "x-forwarded-proto: https",
+        "x-forwarded-for: 192.0.2.2",
+    ];
+    let heroku = [
+        "Connection: Upgrade",
+        "X-Request-Id: 4d8f7f2e-7a1e-6d3b-0c64-4a3b1d7c9f10",
+        "X-Forwarded-For: 198.51.100.7, 192.0.2.1",
+        "X-Forwarded-Proto: https",
+        "X-Forwarded-Port: 443",
+        "Via: 1.1 heroku-router",
+        "X-Request-Start: 1732412345678",
+    ];
+    let several = [
+        "Connection: keep-alive",
+        "Connection: Upgrade",
+        "Upgrade: h2c",
+    ];
+    for others in [&chrome[..], &firefox, &nginx, &haproxy, &heroku, &several] {
+        let mut raw = Raw::connect(dyno.addr()).await;
+        raw.send(head(
+            "GET /ws",
+            "chat.example",
+            &[others, &websocket].concat(),
+        ))
+        .await;
+        assert_eq!(
+            raw.switched().await.expect_header("Sec-WebSocket-Accept"),
+            ACCEPT,
+            "{others:?}"
+        );
+        let page = http(
+            dyno.addr(),
+            &head("GET /?room=lobby", "chat.example", others),
+        )
+        .await;
+        assert_eq!(page.status, 200, "{others:?}");
+    }
+}
+
+#[tokio::test]
+async fn curl_gets_what_it_asks_for_and_no_more() {
+    let dyno = Dyno::start(&[]).await;
+    let url = format!("http://{}", dyno.host());
+    let upload = format!("@{}", file!());
+    for (args, path, status) in [
+        (&["--compressed"][..], "/", "200"),
+        (&["--head"], "/chat.css", "200"),
+        (&["--http1.0"], "/chat.js", "200"),
+        (&["--http2"], "/", "200"),
+        (
+            &[
+                "--header",
+                "Connection: keep-alive, TE",
+                "--header",
+                "TE: trailers",
+            ],
+            "/",
+            "200",
+        ),
+        (&["--path-as-is"], "/../chat.js", "404"),
+        (
+            &["--location", "--post301", "--data-binary", &upload],
+            "/",
+            "405",
+        ),
+        (
+            &[
+                "--header",
+                "Transfer-Encoding: chunked",
+                "--data-binary",
+                &upload,
+            ],
+            "/",
+            "400",
+        ),
+        (
+            &["--header", "Expect: 100-continue", "--data-binary", &upload],
+            "/ws",
+            "405",
+        ),
+        (&["--request", "GET", "--data", "body"], "/", "400"),
+        (
+            &["--request-target", "http://elsewhere.example/"],
+            "/",
+            "400",
+        ),
+        (&["--request", "OPTIONS"], "/", "405"),
+    ] {
+        let mut curl = std::process::Command::new("curl");
+        curl.args([
+            "--silent",
+            "--show-error",
+            "--max-time",
+            "10",
+            "--output",
+            "/dev/null",
+            "--write-out",
+            "%{http_code}",
+        ]);
+        let out = curl.args(args).arg(url.clone() + path).output();
+        let out = out.expect("curl is needed: install the Debian package curl");
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(
+            (String::from_utf8_lossy(&out.stdout).as_ref(), said.as_ref()),
+            (status, ""),
+            "curl {args:?} {path}"
+        );
+    }
 }
 
 #[tokio::test]
