@@ -6,11 +6,12 @@
 use std::io::{self, ErrorKind::WouldBlock, Read, Write};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::{net::Shutdown, time::Duration};
+use std::task::{Poll, ready};
+use std::{future::poll_fn, net::Shutdown, time::Duration};
 
 use bytes::Bytes;
-use tokio::sync::{Notify, watch};
-use tokio::{net::TcpStream, time::timeout};
+use futures_util::task::AtomicWaker;
+use tokio::{net::TcpStream, sync::watch, time::timeout};
 
 use crate::frame::{self, code};
 use crate::outbox::Outbox;
@@ -37,7 +38,7 @@ pub struct Conn {
     stream: TcpStream,
     state: Mutex<State>,
     /// Wakes the pump: something was queued, or the connection is over.
-    wake: Notify,
+    wake: AtomicWaker,
     /// Sweeps since bytes last arrived.
     silent: AtomicU32,
 }
@@ -122,23 +123,26 @@ impl Conn {
         change(&mut state);
         state.outbox.flush(|bytes| self.stream.try_write(bytes));
         if state.outbox.is_blocked() || !state.outbox.is_open() {
-            self.wake.notify_one();
+            self.wake.wake();
         }
     }
 
     /// Writes what is queued as the kernel takes it, until the last frame is out or the socket fails.
-    pub async fn pump(&self) {
-        loop {
-            let (blocked, open) = {
-                let state = lock(&self.state);
-                (state.outbox.is_blocked(), state.outbox.is_open())
-            };
-            tokio::select! {
-                _ = self.stream.writable(), if blocked => self.change(|_| {}),
-                _ = self.wake.notified(), if blocked || open => {}
-                else => return,
+    /// For one task only, as is [`readable`](Self::readable): tokio's own futures, which are for many,
+    /// would take 250 bytes of everybody, always.
+    pub fn pump(&self) -> impl Future<Output = ()> {
+        poll_fn(|cx| {
+            self.wake.register(cx.waker()); // before looking, so that no change goes unseen
+            let mut state = lock(&self.state);
+            while state.outbox.is_blocked() {
+                let _ = ready!(self.stream.poll_write_ready(cx)); // the write sees the same error
+                state.outbox.flush(|bytes| self.stream.try_write(bytes));
             }
-        }
+            match state.outbox.is_open() {
+                true => Poll::Pending,
+                false => Poll::Ready(()),
+            }
+        })
     }
 
     /// Not closed from our side.
@@ -151,8 +155,8 @@ impl Conn {
         self.silent.load(Relaxed)
     }
 
-    pub async fn readable(&self) -> io::Result<()> {
-        self.stream.readable().await
+    pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
+        poll_fn(|cx| self.stream.poll_read_ready(cx))
     }
 
     /// Ends the connection for good: our side first, then what the peer still sends is read and

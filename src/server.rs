@@ -168,7 +168,8 @@ impl Server {
             conn.push(&frame::text(&message::error(&full)));
             conn.close(code::FULL, "busy");
         }
-        Session::new(self.dyno.clone(), conn).run(early).await;
+        let mut session = Session::new(self.dyno.clone(), conn, early);
+        session.run().await;
     }
 }
 

@@ -4,7 +4,7 @@
 //! it closes that. One talk is under way at a time; while it is, nothing is read, and so a browser
 //! cannot outrun Redis.
 
-use std::{ops::Range, sync::Arc};
+use std::{mem::take, ops::Range, sync::Arc};
 
 use sha1_smol::Sha1;
 
@@ -34,6 +34,8 @@ pub struct Dyno {
 pub struct Session {
     dyno: Arc<Dyno>,
     conn: Arc<Conn>,
+    /// Bytes that came behind the request's head.
+    early: Vec<u8>,
     /// There from the welcome on.
     seat: Option<Seat>,
     talks: Bucket,
@@ -42,24 +44,25 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(dyno: Arc<Dyno>, conn: Arc<Conn>) -> Session {
+    pub fn new(dyno: Arc<Dyno>, conn: Arc<Conn>, early: Vec<u8>) -> Session {
         Session {
             talks: Bucket::new(dyno.config.talk_per_second),
             pings: Bucket::new(PINGS_PER_SECOND),
             dyno,
             conn,
+            early,
             seat: None,
             bad: 0,
         }
     }
 
     /// Runs until the socket may be closed. `early`: bytes that came behind the request's head.
-    pub async fn run(mut self, early: Vec<u8>) {
+    pub async fn run(&mut self) {
         let conn = self.conn.clone();
         tokio::select! {
             biased;
             _ = conn.pump() => {} // closed from our side, and written; or it failed
-            _ = self.listen(early) => conn.hang_up(),
+            _ = self.listen() => conn.hang_up(),
         }
         self.seat = None; // before the peer's last bytes are awaited
         conn.pump().await;
@@ -67,12 +70,13 @@ impl Session {
     }
 
     /// Reads and answers until one side closes.
-    async fn listen(&mut self, early: Vec<u8>) {
+    async fn listen(&mut self) {
         let conn = self.conn.clone();
-        let mut reader = Reader::new(&*conn, early);
+        let mut reader = Reader::new(&*conn, take(&mut self.early));
         while conn.is_open() {
             let answered = match reader.read() {
-                Frame::Text(text) => self.answer(&text).await,
+                // Boxed, so that whoever is idle does not keep room for it.
+                Frame::Text(text) => Box::pin(self.answer(&text)).await,
                 Frame::Control => draw(&mut self.pings, None),
                 Frame::Nothing if conn.readable().await.is_ok() => Ok(()),
                 Frame::Nothing | Frame::End => return,
@@ -96,14 +100,13 @@ impl Session {
                 draw(&mut self.pings, None)?;
                 self.conn.push(&frame::TICK);
             }
-            // Boxed, so that whoever is idle does not keep room for it.
             (Ok(Incoming::Join(join)), None) => {
                 draw(&mut self.pings, None)?;
-                Box::pin(self.join(join)).await?;
+                Box::pin(self.join(join)).await?; // rare, and larger than all else
             }
             (Ok(Incoming::Talk(talk)), Some(seat)) => {
                 draw(&mut self.talks, Some(&talk.cid))?;
-                Box::pin(self.talk(seat, talk)).await?;
+                self.talk(seat, talk).await?;
             }
             (Err(refused @ Refused(Code::Empty | Code::TooLong, ..)), Some(_)) => {
                 draw(&mut self.talks, refused.1.as_deref())?;
