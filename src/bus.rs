@@ -39,8 +39,8 @@ type Refusal = Code;
 type Said = Result<Option<Id>, Refusal>;
 /// Folded name → shown name of everyone in a room.
 type Names = BTreeMap<String, String>;
-/// Whether the room's log is gone, and those whose name is.
-type Renewed = Result<(bool, Vec<Arc<Member>>), Refusal>;
+/// Whether the room's log is gone, how many names there are, and those whose name is gone.
+type Renewed = Result<(bool, usize, Vec<Arc<Member>>), Refusal>;
 
 pub struct Bus {
     pub rooms: Arc<Rooms>,
@@ -135,13 +135,14 @@ impl Bus {
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut link = self.link.clone();
         loop {
-            tokio::select! {
-                _ = beat.tick() => {}
-                Ok(()) = link.changed() => {} // when it is back, names may have lapsed
-            }
-            if *link.borrow_and_update() {
+            let back = tokio::select! {
+                biased;
+                Ok(()) = link.changed() => true, // names may have lapsed, and nudges been missed
+                _ = beat.tick() => false,
+            };
+            if *link.borrow() {
                 let rooms = stream::iter(self.rooms.all());
-                let renewals = rooms.for_each_concurrent(AT_ONCE, |room| self.renew(room));
+                let renewals = rooms.for_each_concurrent(AT_ONCE, |room| self.renew(room, back));
                 renewals.await;
             }
             if let Store::Local(local) = &self.store {
@@ -150,23 +151,29 @@ impl Bus {
         }
     }
 
-    /// Extends the leases of those who are in a room here, and claims again what has lapsed.
-    async fn renew(&self, room: Arc<Room>) {
+    /// Extends the leases of those who are in a room here, and claims again what has lapsed. The list
+    /// of members is read if it may have changed unnoticed: if the link is `back`, or if it is longer
+    /// or shorter than it is here. Read at every beat, the lists of many are most of an idle dyno's work.
+    async fn renew(&self, room: Arc<Room>, back: bool) {
+        let mut changed = back;
         for members in room.present().chunks(RENEW_AT_ONCE) {
             let renewed = match &self.store {
                 Store::Local(local) => local.renew(&room.name, members),
                 Store::Redis(redis) => redis.renew(&room.name, members).await,
             };
-            let Ok((log_lost, missing)) = renewed else {
-                return;
+            let Ok((log_lost, count, missing)) = renewed else {
+                break;
             };
+            changed |= count != room.count();
             if log_lost {
                 room.lose_log();
             }
             for member in missing {
                 self.claim_again(&room, &member).await;
             }
-            self.rooms.nudge(room.clone()); // for a nudge from Redis can be lost
+        }
+        if changed {
+            self.rooms.nudge(room);
         }
     }
 

@@ -49,15 +49,15 @@ impl Local {
         let now = Instant::now();
         let lease = names.entry(member.name.folded.clone());
         let (holder, end) = lease.or_insert_with(|| (member.clone(), now));
-        let free = *end <= now;
-        if free {
-            holder.clone_from(member);
+        let lapsed = *end <= now;
+        if lapsed {
+            *holder = member.clone();
         } else if holder.owner != member.owner {
             return Err(Code::NameTaken);
         }
         *end = now + LEASE;
         let shown = holder.name.shown.clone();
-        if let Some(room) = self.rooms.get(room.as_str()).filter(|_| free) {
+        if let Some(room) = self.rooms.get(room.as_str()).filter(|_| lapsed) {
             self.rooms.nudge(room);
         }
         Ok(shown)
@@ -66,7 +66,11 @@ impl Local {
     /// Claims the names of `members` again; returns those that someone else has taken meanwhile.
     pub fn renew(&self, room: &RoomName, members: &[Arc<Member>]) -> Renewed {
         let lost = |member: &&Arc<Member>| self.claim(room, member).is_err();
-        Ok((false, members.iter().filter(lost).cloned().collect()))
+        let lost = members.iter().filter(lost).cloned().collect();
+        let mut ledgers = lock(&self.ledgers);
+        let names = &mut ledgers.entry(room.clone()).or_default().names;
+        names.retain(|_, (_, end)| *end > Instant::now());
+        Ok((false, names.len(), lost))
     }
 
     pub fn release(&self, room: &Arc<Room>, member: &Member) {

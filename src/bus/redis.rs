@@ -67,9 +67,15 @@ impl Redis {
             script.arg(owned(member));
         }
         let reply: Vec<usize> = self.ask(&script).await?;
-        let (log, missing) = reply.split_first().ok_or(Code::Busy)?;
+        let [log, count, missing @ ..] = &reply[..] else {
+            return Err(Code::Busy);
+        };
         let member = |n: &usize| members.get(n.checked_sub(1)?).cloned();
-        Ok((*log == 0, missing.iter().filter_map(member).collect()))
+        Ok((
+            *log == 0,
+            *count,
+            missing.iter().filter_map(member).collect(),
+        ))
     }
 
     pub async fn talk(&self, room: &Room, member: &Member, talk: &Talk) -> Said {

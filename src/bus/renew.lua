@@ -4,7 +4,8 @@
 --
 -- KEYS  names, owners, channel (also the stream's key)
 -- ARGV  lease in ms, life of the log in s, then folded name and owner of each
--- Returns whether the stream exists, then the positions (from 1) of those whose name is gone.
+-- Returns whether the stream exists, how many names there are, then the positions (from 1) of those
+-- whose name is gone.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local changed = false
@@ -15,7 +16,7 @@ for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do
   changed = true
 end
 
-local reply = { redis.call('EXPIRE', KEYS[3], ARGV[2]) }
+local reply = { redis.call('EXPIRE', KEYS[3], ARGV[2]), redis.call('ZCARD', KEYS[1]) }
 for i = 3, #ARGV, 2 do
   local owner = redis.call('HGET', KEYS[2], ARGV[i])
   if owner and owner:sub(1, 40) == ARGV[i + 1] then

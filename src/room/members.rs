@@ -41,6 +41,11 @@ impl Room {
         named.collect::<BTreeMap<_, _>>().into_values().collect()
     }
 
+    /// How many the list of members has.
+    pub fn count(&self) -> usize {
+        lock(&self.state).members.len()
+    }
+
     /// Has someone here this name?
     pub fn has(&self, member: &Member) -> bool {
         lock(&self.state).conns_of(&member.name).next().is_some()
