@@ -175,8 +175,9 @@ pub fn read_line(line: &[u8]) -> Option<(Id, String)> {
 /// `"users":[…],"count":n`, which `welcome` and `members` share. The names come sorted.
 pub fn members<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
     let count = names.len();
-    let users: Vec<_> = names.take(MAX_USERS).map(|name| quote(name)).collect();
-    format!(r#""users":[{}],"count":{count}"#, users.join(","))
+    let users: Vec<_> = names.take(MAX_USERS).collect();
+    let users = serde_json::to_string(&users).expect("a list of strings is JSON");
+    format!(r#""users":{users},"count":{count}"#)
 }
 
 /// An `error` frame's text.
