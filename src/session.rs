@@ -126,7 +126,7 @@ impl Session {
     async fn join(&mut self, join: Join) -> Result<(), Refused> {
         let made = || format!("{:032x}", rand::random::<u128>());
         let token = join.token.unwrap_or_else(made);
-        let (name, owner) = (join.user, Sha1::from(&token).digest());
+        let (name, owner) = (join.user, Sha1::from(&token).digest().to_string());
         let mut member = Member { name, owner };
         member.name.shown = self.dyno.bus.claim(&join.room, &member).await?;
         let (room, user) = (quote(join.room.as_str()), quote(&member.name.shown));

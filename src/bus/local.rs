@@ -5,8 +5,6 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use sha1_smol::Digest;
-
 use super::{LEASE, Names, Refusal, Renewed, Said};
 use crate::message::{self, Code, Id, Talk};
 use crate::name::{Name, RoomName};
@@ -33,8 +31,8 @@ struct Ledger {
     /// The newest message: ids only rise, also if the clock goes back.
     last: Id,
     /// Owner and cid of what was said lately, and when.
-    cids: HashMap<(Digest, String), Id>,
-    said: VecDeque<(Instant, (Digest, String))>,
+    cids: HashMap<(String, String), Id>,
+    said: VecDeque<(Instant, (String, String))>,
 }
 
 impl Local {
@@ -102,7 +100,7 @@ impl Local {
             let oldest = ledger.said.pop_front();
             oldest.and_then(|(_, key)| ledger.cids.remove(&key));
         }
-        let key = (member.owner, talk.cid.clone());
+        let key = (member.owner.clone(), talk.cid.clone());
         if let Some(id) = ledger.cids.get(&key) {
             return Ok(Some(*id));
         }

@@ -130,6 +130,6 @@ fn for_names<'a>(script: &'a Script, room: &RoomName) -> ScriptInvocation<'a> {
 }
 
 /// A name and whose it is, as two arguments.
-fn owned(member: &Member) -> (&str, String) {
-    (&member.name.folded, member.owner.to_string())
+fn owned(member: &Member) -> (&str, &str) {
+    (&member.name.folded, &member.owner)
 }

@@ -19,8 +19,8 @@ const LATELY: u32 = PING + 5;
 pub struct Member {
     /// Shown as it was first claimed.
     pub name: Name,
-    /// Hash of the token that owns the name.
-    pub owner: sha1_smol::Digest,
+    /// Hash of the token that owns the name, in hex: Redis is told it with every word and renewal.
+    pub owner: String,
 }
 
 impl State {
