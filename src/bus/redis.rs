@@ -87,11 +87,8 @@ impl Redis {
         script.arg(owned(member)).arg(body);
         script.arg(floor.0).arg(floor.1).arg(history::MAX_MESSAGES);
         script.arg(LOG_LIFE_S).arg(CID_LIFE_S);
-        match self.ask::<Option<(bool, String)>>(&script).await? {
-            None => Err(Code::NameTaken),
-            Some((true, _)) => Ok(None),
-            Some((false, id)) => Id::parse(&id).map(Some).ok_or(Code::Busy),
-        }
+        let said: Option<String> = self.ask(&script).await?;
+        Ok(Id::parse(&said.ok_or(Code::NameTaken)?))
     }
 
     /// The names in a room, once every dyno has had time to renew its own.

@@ -5,13 +5,12 @@
 -- KEYS  owners, stream (also the channel), cid
 -- ARGV  folded name, owner, body, the dyno's newest id (ms, seq), length of the log, life of the log
 --       and of the cid in s
--- Returns nil if the name is someone else's; else 1 and the message's id, or 0 and the id that this
--- cid got when it was said before.
+-- Returns nil if the name is someone else's; the id that this cid got, if it was said before; else 1.
 local owner = redis.call('HGET', KEYS[1], ARGV[1])
 if owner and owner:sub(1, 40) ~= ARGV[2] then return nil end
 
 local said = redis.call('GET', KEYS[3])
-if said then return { 0, said } end
+if said then return said end
 
 -- XADD gives ids that rise within a stream. Where the stream was lost and the clock has gone back, or
 -- the dyno is ahead of the clock, the next id is told.
@@ -32,4 +31,4 @@ redis.call('EXPIRE', KEYS[2], ARGV[7])
 redis.call('SET', KEYS[3], id, 'EX', ARGV[8])
 if fresh then redis.call('PUBLISH', KEYS[2], 'new ' .. id) end
 redis.call('PUBLISH', KEYS[2], id .. ' ' .. ARGV[3])
-return { 1, id }
+return 1
