@@ -1,6 +1,7 @@
-//! A token bucket: how often one person may do something.
+//! How often: what one person may do, a token bucket; what the log repeats, once a minute.
 
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// What may be done at once; then the refill is awaited.
 const BURST: f64 = 10.0;
@@ -40,5 +41,18 @@ impl Bucket {
         }
         self.refused += 1;
         Err(((1.0 - self.left) / self.per_second * 1000.0).ceil() as u64)
+    }
+}
+
+/// What goes wrong again and again is said once a minute.
+#[derive(Default)]
+pub struct Minute(AtomicU64);
+
+impl Minute {
+    /// True the first time in a minute.
+    pub fn is_new(&self) -> bool {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let minute = since.unwrap_or_default().as_secs() / 60;
+        self.0.swap(minute, Relaxed) != minute
     }
 }

@@ -1,4 +1,4 @@
-//! What all dynos share, and the upkeep of it: who owns which name, what was said, who is there.
+//! What all dynos share: who owns which name, what was said, who is there. `bus/upkeep.rs` keeps it so.
 //!
 //! A session asks ([`claim`](Bus::claim), [`open`](Bus::open), [`talk`](Bus::talk),
 //! [`leave`](Bus::leave)); what was said comes back through the rooms. Two stores answer: one in
@@ -7,14 +7,15 @@
 mod link;
 mod local;
 mod redis;
+mod upkeep;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ::redis::Client;
-use futures_util::{StreamExt, stream};
-use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 
+use self::upkeep::{AT_ONCE, RENEW};
 use self::{local::Local, redis::Redis};
 use crate::message::{Code, Id, Talk};
 use crate::room::{Member, Room, Seat};
@@ -22,14 +23,6 @@ use crate::{name::RoomName, rooms::Rooms};
 
 /// A name stays its owner's this long unrenewed: nobody sees a reload, a restart or a kill.
 const LEASE: Duration = Duration::from_secs(20);
-/// From renewal to renewal.
-const RENEW: Duration = Duration::from_secs(5);
-/// Names renewed by one command: bounds how long Redis is busy with it.
-const RENEW_AT_ONCE: usize = 100;
-/// Commands of the upkeep under way at a time: bounds the replies that wait at Redis for us.
-const AT_ONCE: usize = 16;
-/// A list of members is read once in this time, however often it changes: n joins cost n, not n².
-const READ_PAUSE: Duration = Duration::from_secs(1);
 /// How long someone who joins waits for the room to be read.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -47,8 +40,6 @@ pub struct Bus {
     /// Whether anything can be said: false while Redis is away.
     pub link: watch::Receiver<bool>,
     store: Store,
-    /// A permit for each list of members that is being read.
-    reads: Semaphore,
 }
 
 enum Store {
@@ -59,7 +50,7 @@ enum Store {
 impl Bus {
     /// A bus over Redis, or one for this process alone. Its upkeep runs as long as the program.
     pub fn start(client: Option<Client>) -> Arc<Bus> {
-        let (nudges, mut nudged) = mpsc::unbounded_channel();
+        let (nudges, nudged) = mpsc::unbounded_channel();
         let rooms = Arc::new(Rooms::new(nudges));
         let (store, link) = match client {
             None => (Store::Local(Local::new(&rooms)), watch::channel(true).1),
@@ -69,19 +60,9 @@ impl Bus {
                 (Store::Redis(redis), up)
             }
         };
-        let bus = Arc::new(Bus {
-            rooms,
-            link,
-            store,
-            reads: Semaphore::new(AT_ONCE),
-        });
+        let bus = Arc::new(Bus { rooms, link, store });
         tokio::spawn(bus.clone().renew_all());
-        let lists = bus.clone();
-        tokio::spawn(async move {
-            while let Some(room) = nudged.recv().await {
-                tokio::spawn(lists.clone().read_list(room));
-            }
-        });
+        tokio::spawn(bus.clone().read_lists(nudged));
         bus
     }
 
@@ -126,81 +107,6 @@ impl Bus {
             _ if room.has(&member) => {}
             Store::Local(local) => local.release(&room, &member),
             Store::Redis(redis) => redis.release(&room.name, &member).await,
-        }
-    }
-
-    /// Keeps the leases of everyone who is here.
-    async fn renew_all(self: Arc<Self>) {
-        let mut beat = interval(RENEW);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut link = self.link.clone();
-        loop {
-            let back = tokio::select! {
-                biased;
-                Ok(()) = link.changed() => true, // names may have lapsed, and nudges been missed
-                _ = beat.tick() => false,
-            };
-            if *link.borrow() {
-                let rooms = stream::iter(self.rooms.all());
-                let renewals = rooms.for_each_concurrent(AT_ONCE, |room| self.renew(room, back));
-                renewals.await;
-            }
-            if let Store::Local(local) = &self.store {
-                local.sweep();
-            }
-        }
-    }
-
-    /// Extends the leases of those who are in a room here, and claims again what has lapsed. The list
-    /// of members is read if it may have changed unnoticed: if the link is `back`, or if it is longer
-    /// or shorter than it is here. Read at every beat, the lists of many are most of an idle dyno's work.
-    async fn renew(&self, room: Arc<Room>, back: bool) {
-        let mut changed = back;
-        for members in room.present().chunks(RENEW_AT_ONCE) {
-            let renewed = match &self.store {
-                Store::Local(local) => local.renew(&room.name, members),
-                Store::Redis(redis) => redis.renew(&room.name, members).await,
-            };
-            let Ok((log_lost, count, missing)) = renewed else {
-                break;
-            };
-            changed |= count != room.count();
-            if log_lost {
-                room.lose_log();
-            }
-            for member in missing {
-                self.claim_again(&room, &member).await;
-            }
-        }
-        if changed {
-            self.rooms.nudge(room);
-        }
-    }
-
-    async fn claim_again(&self, room: &Room, member: &Member) {
-        if self.claim(&room.name, member).await == Err(Code::NameTaken) {
-            room.evict(member);
-        }
-    }
-
-    /// Reads the list of members, and again until it has not changed for a while.
-    async fn read_list(self: Arc<Self>, room: Arc<Room>) {
-        while room.changed() {
-            let turn = self.reads.acquire().await; // it is never closed
-            let list = match &self.store {
-                Store::Local(local) => Ok(local.names(&room.name)),
-                Store::Redis(redis) => redis.names(&room.name).await,
-            };
-            drop(turn);
-            if let Ok(list) = list {
-                for member in room.present() {
-                    if !list.contains_key(&member.name.folded) {
-                        self.claim_again(&room, &member).await;
-                    }
-                }
-                room.set_members(list);
-            }
-            sleep(READ_PAUSE).await;
         }
     }
 }

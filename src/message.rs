@@ -149,17 +149,8 @@ fn word(value: &Value, min: usize) -> Result<String, Code> {
 
 /// What stands behind the id in a room's log.
 pub fn body(user: &str, message: &str, cid: &str) -> String {
-    let mut body = Vec::with_capacity(user.len() + message.len() + cid.len() + 40);
-    for (key, text) in [
-        ("{\"user\":", user),
-        (",\"message\":", message),
-        (",\"cid\":", cid),
-    ] {
-        body.extend_from_slice(key.as_bytes());
-        serde_json::to_writer(&mut body, text).expect("a string is JSON");
-    }
-    body.push(b'}');
-    String::from_utf8(body).expect("JSON is UTF-8")
+    let [user, message, cid] = [user, message, cid].map(quote);
+    format!(r#"{{"user":{user},"message":{message},"cid":{cid}}}"#)
 }
 
 /// A `talk` frame's text: a message's body, and its id.

@@ -2,8 +2,7 @@
 //! go. What is said over a WebSocket is the business of `session.rs`.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
@@ -14,7 +13,7 @@ use crate::frame::{self, code};
 use crate::http::{self, Refusal, Request};
 use crate::message::{self, Code, Refused};
 use crate::session::{Dyno, Session};
-use crate::{beat::Beat, web};
+use crate::{beat::Beat, bucket::Minute, web};
 
 /// From the accept to a complete head, and for a plain answer to be taken.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
@@ -47,8 +46,8 @@ pub fn listen(port: u16) -> io::Result<TcpListener> {
         socket.bind(addr)?;
         socket.listen(BACKLOG)
     };
-    let six = TcpSocket::new_v6().and_then(|s| open(s, (Ipv6Addr::UNSPECIFIED, port).into()));
-    six.or_else(|_| open(TcpSocket::new_v4()?, (Ipv4Addr::UNSPECIFIED, port).into()))
+    let six = TcpSocket::new_v6().and_then(|socket| open(socket, ([0; 16], port).into()));
+    six.or_else(|_| open(TcpSocket::new_v4()?, ([0; 4], port).into()))
 }
 
 impl Server {
@@ -70,15 +69,14 @@ impl Server {
     /// Serves until `shutdown`, then stops listening, closes everyone, and returns.
     pub async fn run(self: Arc<Self>, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         tokio::pin!(shutdown);
-        let mut grumbled = u64::MAX; // the minute of the failure that was reported last
+        let failed = Minute::default();
         loop {
             tokio::select! {
                 _ = &mut shutdown => break,
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => self.admit(stream),
                     Err(e) => {
-                        let minute = self.started.elapsed().as_secs() / 60;
-                        if std::mem::replace(&mut grumbled, minute) != minute {
+                        if failed.is_new() {
                             log::warn!("accept=failed error={:?}", e.to_string());
                         }
                         sleep(ACCEPT_PAUSE).await;
@@ -168,8 +166,7 @@ impl Server {
             conn.push(&frame::text(&message::error(&full)));
             conn.close(code::FULL, "busy");
         }
-        let mut session = Session::new(self.dyno.clone(), conn, early);
-        session.run().await;
+        Session::new(self.dyno.clone(), conn, early).run().await;
     }
 }
 

@@ -6,17 +6,16 @@
 //! lately. All expire. The scripts say what they do with them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use redis::{Client, FromRedisValue, RedisResult, Script, ScriptInvocation};
 use sha1_smol::Sha1;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep_until;
 
 use super::link::{Link, key, shown_names};
 use super::{LEASE, Names, Refusal, Renewed, Said};
 use crate::message::{self, Code, Id, Talk};
 use crate::room::{Member, Room};
-use crate::{history, name::RoomName, rooms::Rooms};
+use crate::{bucket::Minute, history, name::RoomName, rooms::Rooms};
 
 /// A room's log lives this long after its last message or renewal.
 const LOG_LIFE_S: u32 = 24 * 60 * 60;
@@ -29,9 +28,8 @@ pub struct Redis {
     renew: Script,
     release: Script,
     talk: Script,
-    started: Instant,
-    /// The minute in which a failure was reported last: one line is enough for all of them.
-    grumbled: AtomicU64,
+    /// One line is enough for all that fails in a minute.
+    refused: Minute,
 }
 
 impl Redis {
@@ -42,8 +40,7 @@ impl Redis {
             renew: Script::new(include_str!("renew.lua")),
             release: Script::new(include_str!("release.lua")),
             talk: Script::new(include_str!("talk.lua")),
-            started: Instant::now(),
-            grumbled: AtomicU64::new(0),
+            refused: Minute::default(),
         }
     }
 
@@ -110,8 +107,7 @@ impl Redis {
     /// that is what cids and leases are for.
     fn answer<T>(&self, reply: RedisResult<T>) -> Result<T, Refusal> {
         reply.map_err(|e| {
-            let minute = 1 + self.started.elapsed().as_secs() / 60;
-            if self.grumbled.swap(minute, Relaxed) != minute {
+            if self.refused.is_new() {
                 log::warn!("redis=refused error={:?}", e.to_string());
             }
             Code::Busy

@@ -1,0 +1,108 @@
+//! The upkeep of what all dynos share: the leases of those who are here, and the lists of members.
+//!
+//! Both run as long as the program, whatever the store. A name that is not renewed lapses by itself, so
+//! nobody has to clean up after a dyno that was killed.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, stream};
+use tokio::sync::{Semaphore, mpsc::UnboundedReceiver};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::{Bus, Store};
+use crate::message::Code;
+use crate::room::{Member, Room};
+
+/// From renewal to renewal.
+pub const RENEW: Duration = Duration::from_secs(5);
+/// Names renewed by one command: bounds how long Redis is busy with it.
+const RENEW_AT_ONCE: usize = 100;
+/// Commands of the upkeep under way at a time: bounds the replies that wait at Redis for us.
+pub const AT_ONCE: usize = 16;
+/// A list of members is read once in this time, however often it changes: n joins cost n, not n².
+const READ_PAUSE: Duration = Duration::from_secs(1);
+
+impl Bus {
+    /// Keeps the leases of everyone who is here.
+    pub(super) async fn renew_all(self: Arc<Self>) {
+        let mut beat = interval(RENEW);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut link = self.link.clone();
+        loop {
+            let back = tokio::select! {
+                biased;
+                Ok(()) = link.changed() => true, // names may have lapsed, and nudges been missed
+                _ = beat.tick() => false,
+            };
+            if *link.borrow() {
+                let rooms = stream::iter(self.rooms.all());
+                let renewals = rooms.for_each_concurrent(AT_ONCE, |room| self.renew(room, back));
+                renewals.await;
+            }
+            if let Store::Local(local) = &self.store {
+                local.sweep();
+            }
+        }
+    }
+
+    /// Extends the leases of those who are in a room here, and claims again what has lapsed. The list
+    /// of members is read if it may have changed unnoticed: if the link is `back`, or if it is longer
+    /// or shorter than it is here. Read at every beat, the lists of many are most of an idle dyno's work.
+    async fn renew(&self, room: Arc<Room>, back: bool) {
+        let mut changed = back;
+        for members in room.present().chunks(RENEW_AT_ONCE) {
+            let renewed = match &self.store {
+                Store::Local(local) => local.renew(&room.name, members),
+                Store::Redis(redis) => redis.renew(&room.name, members).await,
+            };
+            let Ok((log_lost, count, missing)) = renewed else {
+                break;
+            };
+            changed |= count != room.count();
+            if log_lost {
+                room.lose_log();
+            }
+            for member in missing {
+                self.claim_again(&room, &member).await;
+            }
+        }
+        if changed {
+            self.rooms.nudge(room);
+        }
+    }
+
+    async fn claim_again(&self, room: &Room, member: &Member) {
+        if self.claim(&room.name, member).await == Err(Code::NameTaken) {
+            room.evict(member);
+        }
+    }
+
+    /// Reads the lists of members that may have changed, as they are handed in.
+    pub(super) async fn read_lists(self: Arc<Self>, mut nudged: UnboundedReceiver<Arc<Room>>) {
+        let turns = Arc::new(Semaphore::new(AT_ONCE));
+        while let Some(room) = nudged.recv().await {
+            tokio::spawn(self.clone().read_list(room, turns.clone()));
+        }
+    }
+
+    /// Reads a list, and again until it has not changed for a while.
+    async fn read_list(self: Arc<Self>, room: Arc<Room>, turns: Arc<Semaphore>) {
+        while room.changed() {
+            let turn = turns.acquire().await; // it is never closed
+            let list = match &self.store {
+                Store::Local(local) => Ok(local.names(&room.name)),
+                Store::Redis(redis) => redis.names(&room.name).await,
+            };
+            drop(turn);
+            if let Ok(list) = list {
+                for member in room.present() {
+                    if !list.contains_key(&member.name.folded) {
+                        self.claim_again(&room, &member).await;
+                    }
+                }
+                room.set_members(list);
+            }
+            sleep(READ_PAUSE).await;
+        }
+    }
+}
