@@ -46,6 +46,7 @@ pub struct Town {
     /// Between the first dyno and Redis.
     pub proxy: Option<Proxy>,
     dyno_well: Vec<Cell<Option<Instant>>>,
+    dyno_troubles: Vec<Cell<usize>>,
     redis_well: Cell<Option<Instant>>,
     pub people: RefCell<Vec<Someone>>,
     by_name: RefCell<HashMap<String, Someone>>,
@@ -81,6 +82,7 @@ impl Town {
             routed: RefCell::new((0..dynos).collect()),
             proxy,
             dyno_well: (0..dynos).map(|_| Cell::new(Some(now))).collect(),
+            dyno_troubles: vec![Cell::new(0); dynos],
             redis_well: Cell::new(Some(now)),
             people: RefCell::default(),
             by_name: RefCell::default(),
@@ -111,8 +113,15 @@ impl Town {
         *self.tally.borrow_mut().faults.entry(kind).or_default() += 1;
     }
 
+    /// Begins or ends a trouble. A dyno can be in two at once, frozen and without Redis; it is well when both are over.
     pub fn set_dyno_well(&self, dyno: usize, well: bool) {
-        self.dyno_well[dyno].set(well.then(Instant::now));
+        let troubles = &self.dyno_troubles[dyno];
+        troubles.set(if well {
+            troubles.get() - 1
+        } else {
+            troubles.get() + 1
+        });
+        self.dyno_well[dyno].set((troubles.get() == 0).then(Instant::now));
     }
 
     pub fn set_redis_well(&self, well: bool) {
