@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use support::dyno::program;
@@ -195,16 +195,17 @@ async fn a_redis_that_was_there_is_used_and_left_alone() {
 
 #[tokio::test]
 async fn a_port_that_is_taken_is_named_before_anything_is_started() {
-    let redis = Redis::start(&[]).await; // somebody who listens
+    let port = four_free_ports();
+    let _somebody = TcpListener::bind((Ipv4Addr::LOCALHOST, port + 2)).expect("a free port");
     let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/two-dynos"))
-        .env("PORT", (redis.port - 2).to_string())
+        .env("PORT", port.to_string())
         .env("DYNOCHAT_BIN", program())
         .stdin(Stdio::null())
         .output()
         .expect("bash is there");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(
-        !output.status.success() && said.contains(&redis.port.to_string()),
+        !output.status.success() && said.contains(&(port + 2).to_string()),
         "{said}"
     );
 }
