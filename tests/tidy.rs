@@ -372,8 +372,8 @@ fn the_figures_in_the_readmes_sentences_are_those_of_the_program() {
             "{before}…{after}"
         );
     }
-    let bus = |name| constant("src/bus.rs", name);
-    let gone = bus("LEASE") + bus("RENEW") + bus("READ_PAUSE");
+    let upkeep = |name| constant("src/bus/upkeep.rs", name);
+    let gone = constant("src/bus.rs", "LEASE") + upkeep("RENEW") + upkeep("READ_PAUSE");
     assert_eq!(said("is gone after ", " s at most"), gone);
     assert_eq!(
         said("| `TALK_PER_SECOND` | 2, and ", " at once |"),
