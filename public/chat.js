@@ -44,7 +44,7 @@ tab.pending ??= [];
 
 // phase: idle (the form) → trying → live → waiting → trying …; stopped when trying again would not help.
 const line = { phase: "idle", socket: null, turn: 0, tries: 0, began: 0, due: 0, heard: 0, probe: 0, welcomed: 0, tick: 25_000,
-  ticked: 0, rejoin: 0, down: false, refusal: null, why: "", pretend: false, left: false, dyno: "", reconnects: 0, resumed: 0 };
+  ticked: 0, rejoin: 0, down: false, refusal: null, why: "", pretend: false, left: false, dyno: "–", boot: "–", reconnects: 0, resumed: 0 };
 
 function connect() {
   hangUp();
@@ -72,17 +72,17 @@ function hangUp() {   // without "quit": for the server this is a person who wil
 }
 
 const FOREIGN = "The server did not understand this page. Reload it: a newer one may be waiting.";
-const STOPS = new Map([[4400, FOREIGN], [1003, FOREIGN],
-  [4429, "Too much was sent at once, so the server closed the line. Wait a moment, then press Retry now."],
-  [1009, "A message was too big for the server. Discard or shorten it, then press Retry now."]]);
+const STOPS = { 4400: FOREIGN, 1003: FOREIGN,
+  4429: "Too much was sent at once, so the server closed the line. Wait a moment, then press Retry now.",
+  1009: "A message was too big for the server. Discard it, then press Retry now." };
 // The only place that decides what follows a closed line, whoever closed it.
 function lost(code) {
   const flying = tab.pending.find((p) => p.cid === outgoing.cid);
   if (line.phase === "live" && now() - line.welcomed > LIFE) line.tries = 0;
   hangUp();
   if (code === 4409) return refused(line.refusal ?? {});
-  if (STOPS.has(code)) {
-    Object.assign(line, { phase: "stopped", why: STOPS.get(code) });
+  if (STOPS[code]) {
+    Object.assign(line, { phase: "stopped", why: STOPS[code] });
     if (flying && code !== 4429) fail(flying, "failed");   // most likely the culprit: never send it again unasked
   } else {
     if (code === 1013) line.tries = Math.max(line.tries, 4);   // this dyno is full: begin at the 8 s step
@@ -127,7 +127,7 @@ const frames = {
     const resumed = list.last !== null, whole = resumed && !f.gap, before = list.ids.size;
     if (!resumed) enter(f.room);
     if (line.welcomed) line.reconnects += 1;
-    Object.assign(line, { phase: "live", welcomed: now(), down: false, dyno: f.dyno, tick: f.tick_ms || line.tick });
+    Object.assign(line, { phase: "live", welcomed: now(), down: false, dyno: f.dyno, boot: f.boot, tick: f.tick_ms || line.tick });
     outgoing.max = f.max_message || outgoing.max;
     outgoing.hold = 0;
     tab.here = { room: f.room, name: f.user };
@@ -135,11 +135,10 @@ const frames = {
     saveTab();
     saveBrowser();
     history.replaceState(null, "", link(f.room));   // the address is now the one to share, and survives a reload
-    $("boot").textContent = f.boot ?? "–";
     if (f.gap) note("gap", "some messages may be missing");
-    log.ariaBusy = "true";   // a screen reader need not read the past aloud
+    log.ariaBusy = "true";   // a screen reader need not read the past aloud; it looks only after the page is drawn
     for (const talk of f.history ?? []) hearTalk(talk, resumed);
-    log.ariaBusy = "false";
+    setTimeout(() => { log.ariaBusy = "false"; }, 300);
     list.last = f.last ?? list.last;   // the server's word, even if it is lower than ours
     if (resumed) line.resumed += list.ids.size - before;
     if (resumed) Object.assign(room, { familiar: new Set([...room.users, ...f.users ?? []]), quiet: now() + GRACE });
@@ -152,7 +151,7 @@ const frames = {
     show();
     count();
   },
-  talk: (f) => hearTalk(f, true),
+  talk(f) { hearTalk(f, true); pump(); },   // a receipt makes way for what waits behind it
   members: (f) => meet(f.users ?? [], f.count),
   tick() { line.ticked = now(); },
   status(f) {
@@ -237,13 +236,11 @@ function label(p) {
   const node = nodes.get(p.cid), state = p.fate || (now() - p.since > LATE ? "late" : "sending");
   if (!node || node.dataset.state === state) return;
   node.dataset.state = state;
-  const retry = () => { Object.assign(p, { fate: "", since: now() }); label(p); pump(); $("message").focus(); };
+  const retry = () => { Object.assign(p, { fate: "", why: "", since: now() }); label(p); pump(); $("message").focus(); };
   const discard = () => { forget(p); node.remove(); $("message").focus(); };
-  const choice = [" · ", button("Retry", retry), " / ", button("Discard", discard)];
-  node.querySelector(".state").replaceChildren(...{
-    sending: ["sending"], late: ["not confirmed yet"], unsure: ["not confirmed", ...choice],
-    failed: ["not sent", ...choice, ...(p.why ? [el("small", "", p.why)] : [])],
-  }[state]);
+  const words = { sending: "sending", late: "not confirmed yet", unsure: "not confirmed", failed: "not sent" }[state];
+  const choice = p.fate ? [" · ", button("Retry", retry), " / ", button("Discard", discard)] : [];
+  node.querySelector(".state").replaceChildren(words, ...choice, ...(p.why ? [el("small", "", p.why)] : []));
 }
 
 // ---- the list: in id order, each id once; own messages that wait stay at its end -------------------------------------
@@ -266,14 +263,14 @@ function hearTalk({ id, user, message: text, cid }, fresh) {
   const at = Math.min(parseInt(id, 10) || 0, 8.64e15), node = (p && nodes.get(cid)) || message(user, text, at, own);
   if (p) forget(p);
   node.talk = { id, at, user };
-  node.querySelector("time").replaceWith(clock(at));
+  clock(node.querySelector("time"), at);
   if (own) {
     node.dataset.state = "sent";
-    node.querySelector(".state").replaceChildren("sent");
+    put(node.querySelector(".state"), "sent");
   }
   place(node);
   if (fresh && !own && (document.hidden || !list.stuck)) list.unread += 1;
-  if (list.stuck && said.childElementCount > MOST + 500) trim();
+  if (said.childElementCount > MOST * (list.stuck ? 1.1 : 2)) trim();
   headline();
 }
 function place(node) {
@@ -288,12 +285,12 @@ function place(node) {
   relate(node.nextElementSibling);
 }
 function trim() {
-  for (const old of [...said.children].slice(0, 500)) {
+  for (const old of [...said.children].slice(0, -MOST)) {
     list.ids.delete(old.talk?.id);
     old.remove();
   }
   relate(said.firstElementChild);
-  bottom();   // at once, or the shrinking list looks as if the person had scrolled up
+  if (list.stuck) bottom();   // at once, or the shrinking list looks as if the person had scrolled up
 }
 // What a message shows of its neighbours: a date when a new day begins, a name when another person speaks.
 function relate(node) {
@@ -311,9 +308,12 @@ function relate(node) {
 function message(user, text, at, own) {
   const words = Object.assign(el("p", "text", ...linked(text)), { dir: "auto" });
   return el("div", own ? "message own" : "message", el("p", "who", el("bdi", "", user)), words,
-    el("p", "meta", clock(at), " ", el("span", "state")));
+    el("p", "meta", clock(el("time"), at), " ", el("span", "state")));
 }
-const clock = (at) => Object.assign(el("time", "", CLOCK.format(at)), { dateTime: new Date(at).toISOString(), title: FULL.format(at) });
+function clock(node, at) {
+  put(node, CLOCK.format(at));
+  return Object.assign(node, { dateTime: new Date(at).toISOString(), title: FULL.format(at) });
+}
 // ASCII only: in Japanese no space follows an address, and look-alike letters cannot pose as a known host.
 function linked(text) {
   const out = [];
@@ -342,17 +342,15 @@ const room = { users: [], familiar: new Set(), quiet: 0 };
 
 function meet(users, total = users.length) {
   const quiet = now() < room.quiet, partial = total > users.length;
-  if (!partial) {
-    presence(users.filter((u) => !room.users.includes(u) && !(quiet && room.familiar.has(u))),
-      quiet ? [] : room.users.filter((u) => !users.includes(u)));
-  }
+  const came = users.filter((u) => !room.users.includes(u) && !(quiet && room.familiar.has(u)));
+  const went = quiet ? [] : room.users.filter((u) => !users.includes(u));
+  if (!partial && came.length + went.length) presence(came, went);
   room.users = users;
   $("count").textContent = total;
   $("members").replaceChildren(...users.map((u) => el("li", u === tab.here.name ? "me" : "", el("bdi", "", u))),
     ...(partial ? [el("li", "", `and ${total - users.length} more`)] : []));
 }
 function presence(came, went) {
-  if (!came.length && !went.length) return;
   let last = said.lastElementChild;
   while (last?.talk && !last.talk.id) last = last.previousElementSibling;
   if (!last?.came || now() - last.at > TOGETHER) {
@@ -375,14 +373,13 @@ countdown.setAttribute("role", "timer");   // and so not read aloud each second,
 let looks = "";
 
 function show() {
-  const off = line.pretend || !navigator.onLine, wait = `${Math.max(1, Math.ceil((line.due - now()) / 1000))} s`;
   const [state, ...parts] = line.phase === "idle" ? ["off", line.left ? "Left" : ""]
     : line.phase === "live" ? ["on", `Connected · ${line.dyno}`]
     : line.phase === "stopped" ? ["off", "Stopped · ", retry]
-    : off ? ["off", ...(line.pretend ? ["Offline"] : ["Offline · ", retry])]
+    : line.pretend || !navigator.onLine ? ["off", "Offline"]   // trying goes on, quietly, where only the browser thinks so
     : line.phase === "trying" ? ["wait", line.welcomed ? "Reconnecting…" : "Connecting…"]
     : ["wait", "Reconnecting in ", countdown, " · ", retry];
-  put(countdown, wait);
+  put(countdown, `${Math.max(1, Math.ceil((line.due - now()) / 1000))} s`);
   const next = state + parts.map((part) => (part === countdown ? "" : part.textContent ?? part)).join("");
   if (looks !== next) {
     looks = next;
@@ -393,24 +390,22 @@ function show() {
   }
   put($("banner"), line.phase === "stopped" ? line.why : !line.down ? ""
     : "Messaging waits for Redis: the server cannot reach it just now. What you write is kept, and sent when it is back.");
-  if (!$("learn").open) return;
-  put($("dyno"), line.dyno || "–");
-  put($("last"), list.last ?? "–");
-  put($("tick"), line.ticked ? `${Math.round((now() - line.ticked) / 1000)} s ago` : "–");
-  put($("reconnects"), line.reconnects);
-  put($("resumed"), line.resumed);
+  const { dyno, boot, reconnects, resumed } = line, last = list.last ?? "–";
+  const tick = line.ticked ? `${Math.round((now() - line.ticked) / 1000)} s ago` : "none yet";
+  for (const [id, fact] of Object.entries({ dyno, boot, last, tick, reconnects, resumed })) put($(id), fact);
 }
 // A live region speaks whenever it is written to, so it is written to only when something has changed.
 const put = (node, words) => { if (node.textContent !== String(words)) node.textContent = words; };
 const chatting = () => !$("chat").hidden;
 const link = (name) => `/?room=${encodeURIComponent(name)}`;
 function headline() {
+  if (!document.hidden && list.stuck) list.unread = 0;
   document.title = chatting() ? `${list.unread ? `(${list.unread}) ` : ""}${tab.here.room}` : "dynochat";
   $("newer").hidden = !list.unread || list.stuck;
   put($("newer"), `${list.unread} new ↓`);
 }
 function screen(name) {
-  $("door").hidden = name !== "door";
+  $("join").hidden = name !== "join";
   $("chat").hidden = $("actions").hidden = name !== "chat";
   $("title").textContent = name === "chat" ? tab.here.room : "dynochat";
   headline();
@@ -433,7 +428,7 @@ function backToForm() {
   $("name").value = tab.here.name;
   delete tab.here;
   saveTab();
-  screen("door");
+  screen("join");
   show();
 }
 function leave() {
@@ -462,10 +457,6 @@ function count() {
   $("message").ariaInvalid = String(over);
   $("send").disabled = over;
   $("message").rows = Math.min(6, $("message").value.split("\n").length);   // where field-sizing is not known yet
-}
-function read() {
-  if (!document.hidden && list.stuck) list.unread = 0;
-  headline();
 }
 
 // ---- events ----------------------------------------------------------------------------------------------------------
@@ -507,19 +498,18 @@ function pretend(on) {
   show();
 }
 $("newer").onclick = () => { list.stuck = true; bottom(); $("message").focus(); };
-$("learn").ontoggle = show;
 
 // Stuck to the bottom unless the person scrolled up. Only a move upwards unsticks: growth below is no such wish.
 function bottom() {
   log.scrollTop = log.scrollHeight;
   list.top = log.scrollTop;
-  read();
+  headline();
 }
 log.onscroll = () => {
   if (log.scrollHeight - log.scrollTop - log.clientHeight < 48) list.stuck = true;
   else if (log.scrollTop < list.top) list.stuck = false;
   list.top = log.scrollTop;
-  read();
+  headline();
 };
 const grown = new ResizeObserver(() => { if (list.stuck) bottom(); });
 grown.observe(said);
@@ -528,10 +518,15 @@ grown.observe(log);   // the on-screen keyboard changes this one
 addEventListener("online", wake);
 addEventListener("offline", () => { if (line.socket) lost(1006); });   // if the line was fine after all, a try will tell
 addEventListener("pageshow", wake);
-document.addEventListener("visibilitychange", () => { if (!document.hidden) { wake(); read(); } });
+document.addEventListener("visibilitychange", () => { if (!document.hidden) { wake(); headline(); } });
 addEventListener("pagehide", () => {   // an open socket would keep the page out of the back/forward cache
   hangUp();
   if (line.phase !== "idle" && line.phase !== "stopped") Object.assign(line, { phase: "waiting", due: Infinity });
+});
+// iOS lays its keyboard over the page. What it leaves free is the visual viewport; times the zoom, which covers nothing.
+visualViewport?.addEventListener("resize", ({ target: { height, scale } }) => {
+  document.body.style.height = `${Math.round(height * scale)}px`;
+  scrollTo(0, 0);
 });
 setInterval(beat, 250);
 
