@@ -1,12 +1,13 @@
-//! A real Chromium, and what a person does with the page in it.
+//! A real browser, and what a person does with the page in it: Chromium, or whichever `BROWSER` names.
 //!
-//! It is driven over WebDriver, a handful of JSON requests to `chromedriver` that are written out here: a library for
-//! them would bring fifty crates. What a person uses is found as a screen reader finds it, by role and accessible name.
+//! It is driven over WebDriver, a handful of JSON requests that are written out here: a library for them would bring
+//! fifty crates. What a person uses is found as a screen reader finds it, by role and accessible name.
 
-use super::{bound_to_us, eventually};
+use super::{PATIENCE, bound_to_us, eventually, free_port};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, ErrorKind};
+use std::io::{ErrorKind, Read, Write};
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -22,15 +23,94 @@ static SEATS: Semaphore = Semaphore::const_new(4);
 
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf"; // the standard's name for a reference to an element
 pub const ENTER: &str = "\u{E007}";
-pub const SHIFT_ENTER: &str = "\u{E008}\u{E007}\u{E000}";
 pub const TAB: &str = "\u{E004}";
+pub const SHIFT: &str = "\u{E008}";
+pub const CONTROL: &str = "\u{E009}";
+
+/// What a page is tested in; each kind has its driver.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    Chromium,
+    Firefox,
+    WebKit,
+}
+
+impl Kind {
+    fn wanted() -> Kind {
+        match std::env::var("BROWSER").as_deref() {
+            Ok("firefox") => Kind::Firefox,
+            Ok("webkit") => Kind::WebKit,
+            Ok("chromium") | Err(_) => Kind::Chromium,
+            other => panic!("BROWSER is chromium, firefox or webkit, not {other:?}"),
+        }
+    }
+
+    /// The program that drives it, and where both come from.
+    fn driver(self) -> (&'static str, &'static str) {
+        match self {
+            Kind::Chromium => (
+                "chromedriver",
+                "the Debian packages chromium and chromium-driver",
+            ),
+            Kind::Firefox => (
+                "geckodriver",
+                "the Debian package firefox-esr, and cargo install geckodriver",
+            ),
+            Kind::WebKit => (
+                "WebKitWebDriver",
+                "the Debian package webkit2gtk-driver; it needs a display, such as xvfb-run gives",
+            ),
+        }
+    }
+
+    fn capabilities(self, profile: &Path) -> Value {
+        match self {
+            Kind::Chromium => {
+                // By a pipe, Chromium ends when chromedriver does, even if that is killed.
+                let args = [
+                    "--headless",
+                    "--remote-debugging-pipe",
+                    "--no-sandbox",
+                    "--disable-gpu",
+                    "--disable-quic",
+                    "--disable-dev-shm-usage",
+                    "--disable-background-networking",
+                    "--disable-component-update",
+                    "--disable-sync",
+                    "--no-first-run",
+                    "--lang=en-GB",
+                    "--window-size=1000,700",
+                    &format!("--user-data-dir={}", profile.display()),
+                ];
+                json!({
+                    "browserName": "chrome",
+                    "goog:chromeOptions": {"args": args},
+                    "goog:loggingPrefs": {"browser": "ALL"},
+                })
+            }
+            Kind::Firefox => json!({
+                "browserName": "firefox",
+                "moz:firefoxOptions": {"args": ["-headless", "--width=1000", "--height=700"]},
+            }),
+            // Debian keeps it where no PATH leads, beside the library whose version is part of the name.
+            Kind::WebKit => {
+                let library = "/usr/lib/x86_64-linux-gnu/webkit2gtk-4.1/MiniBrowser";
+                json!({
+                    "browserName": "MiniBrowser",
+                    "webkitgtk:browserOptions": {"binary": library, "args": ["--automation"]},
+                })
+            }
+        }
+    }
+}
 
 /// One browser with a profile of its own: one person. Ends with the test.
 pub struct Browser {
+    pub kind: Kind,
     driver: Child,
     port: u16,
     session: String,
-    _profile: TempDir,
+    profile: TempDir,
     _seat: SemaphorePermit<'static>,
 }
 
@@ -60,67 +140,36 @@ impl Browser {
     }
 
     async fn launch(seat: SemaphorePermit<'static>) -> Browser {
-        let mut driver = bound_to_us(&mut Command::new("chromedriver"))
-            .arg("--port=0")
+        let kind = Kind::wanted();
+        let (program, needs) = kind.driver();
+        let profile = TempDir::with_prefix("dynochat-browser-").expect("a temporary directory");
+        let port = free_port();
+        let driver = bound_to_us(&mut Command::new(program))
+            .arg(format!("--port={port}"))
+            .env("TMPDIR", profile.path())
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
+            .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .unwrap_or_else(|e| match e.kind() {
-                ErrorKind::NotFound => panic!(
-                    "chromedriver is missing: install the Debian packages chromium and chromium-driver"
-                ),
-                _ => panic!("chromedriver could not be started: {e}"),
-            });
-        let mut lines = BufReader::new(driver.stdout.take().expect("piped")).lines();
-        let port = lines
-            .find_map(|line| {
-                let line = line.ok()?;
-                line.rsplit_once("successfully on port ")?
-                    .1
-                    .trim_end_matches('.')
-                    .parse()
-                    .ok()
-            })
-            .expect("chromedriver says on which port it listens");
-        std::thread::spawn(move || lines.for_each(drop)); // or it stops when the pipe is full
-        let profile = TempDir::with_prefix("dynochat-browser-").expect("a temporary directory");
+            .unwrap_or_else(|e| panic!("{program} could not be started: {e}; it needs {needs}"));
         let mut browser = Browser {
+            kind,
             driver,
             port,
             session: String::new(),
-            _profile: profile,
+            profile,
             _seat: seat,
         };
-        // By a pipe, Chromium ends when chromedriver does, even if that is killed.
-        let args = [
-            "--headless",
-            "--remote-debugging-pipe",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--disable-dev-shm-usage",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--no-first-run",
-            "--lang=en-GB",
-            "--window-size=1000,700",
-            &format!("--user-data-dir={}", browser._profile.path().display()),
-        ];
-        let wanted = json!({"capabilities": {"alwaysMatch": {
-            "browserName": "chrome",
-            "goog:chromeOptions": {"args": args},
-            "goog:loggingPrefs": {"browser": "ALL"},
-        }}});
+        eventually(&format!("{program} listens"), PATIENCE, async || {
+            browser.request("GET", "/status", Value::Null).await
+        })
+        .await;
+        let wanted =
+            json!({"capabilities": {"alwaysMatch": kind.capabilities(browser.profile.path())}});
         let session = browser
             .request("POST", "/session", wanted)
             .await
-            .unwrap_or_else(|e| {
-                panic!(
-                    "Chromium did not start; are both Debian packages, chromium and chromium-driver, installed? {e}"
-                )
-            });
+            .unwrap_or_else(|e| panic!("{kind:?} did not start, it needs {needs}: {e}"));
         browser.session = session["sessionId"].as_str().expect("an id").to_string();
         browser
     }
@@ -131,7 +180,8 @@ impl Browser {
             _ => body.to_string(),
         };
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {}\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Length: {}\r\n\r\n{body}",
+            self.port,
             body.len()
         );
         let exchange = async {
@@ -157,9 +207,9 @@ impl Browser {
         };
         let content = exchange
             .await
-            .map_err(|e: std::io::Error| format!("chromedriver did not answer: {e}"))?;
+            .map_err(|e: std::io::Error| format!("{path}: no answer: {e}"))?;
         let answer: Value = serde_json::from_str(&content)
-            .map_err(|e| format!("chromedriver said {content:?}: {e}"))?;
+            .map_err(|e| format!("{path}: the answer was {content:?}: {e}"))?;
         match &answer["value"] {
             Value::Object(error) if error.contains_key("error") => {
                 Err(format!("{path}: {} {}", error["error"], error["message"]))
@@ -229,6 +279,7 @@ impl Browser {
     }
 
     /// What the console said since it was asked last: errors, warnings, reports of the content security policy.
+    /// Chromium's alone: the other drivers do not tell.
     pub async fn console(&self) -> Vec<String> {
         let entries = self
             .call("POST", "/se/log", json!({"type": "browser"}))
@@ -294,6 +345,19 @@ impl Browser {
         let id = self.find("textbox", field).await;
         let path = format!("/element/{id}/value");
         self.call("POST", &path, json!({"text": text})).await;
+    }
+
+    /// Presses `key` while `modifier` is held, wherever the cursor is.
+    pub async fn chord(&self, modifier: &str, key: &str) {
+        let press = |kind: &str, value: &str| json!({"type": kind, "value": value});
+        let keys = [
+            press("keyDown", modifier),
+            press("keyDown", key),
+            press("keyUp", key),
+            press("keyUp", modifier),
+        ];
+        let keyboard = json!({"actions": [{"type": "key", "id": "keyboard", "actions": keys}]});
+        self.call("POST", "/actions", keyboard).await;
     }
 
     /// Puts a text into a field in place of what was there; for characters that no key has, too.
@@ -423,6 +487,22 @@ impl Browser {
         .await;
     }
 
+    /// The same where one of them was refused.
+    pub async fn own_are_but_one(&self, state: &str) {
+        eventually(
+            &format!("own messages but one are {state:?}"),
+            SOON,
+            async || {
+                let own: Vec<_> = self.said().await.into_iter().map(|s| s.state).collect();
+                if own.iter().filter(|s| *s != state).count() == 1 {
+                    return Ok(());
+                }
+                Err(own)
+            },
+        )
+        .await;
+    }
+
     /// The small lines between messages: who joined and left, what may be missing.
     pub async fn notes(&self) -> Vec<String> {
         self.strings("[role=log] .note").await
@@ -463,11 +543,22 @@ impl Browser {
         serde_json::from_value(self.eval(script, json!([css])).await).expect("a list of texts")
     }
 
+    /// Runs `script`, whose last argument is what it calls when it is done.
+    pub async fn eval_async(&self, script: &str) -> Value {
+        let script = json!({"script": script, "args": []});
+        self.call("POST", "/execute/async", script).await
+    }
+
+    /// What the system or the person prefers, as Chromium pretends it: `prefers-color-scheme`, `dark`.
+    pub async fn prefers(&self, feature: &str, value: &str) {
+        let feature = json!({"features": [{"name": feature, "value": value}]});
+        self.devtools("Emulation.setEmulatedMedia", feature).await;
+    }
+
     /// Waits until the page has been drawn, and so has noticed where it was scrolled to.
     pub async fn drawn(&self) {
-        let script = "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))";
-        let script = json!({"script": script, "args": []});
-        self.call("POST", "/execute/async", script).await;
+        self.eval_async("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+            .await;
     }
 
     /// What this much time later will be so: the page's clock goes on from there.
@@ -479,7 +570,15 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        let _ = self.driver.kill(); // Chromium goes with it
+        // The driver ends its browser, if it is asked to and waited for.
+        if let Ok(mut stream) = std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)) {
+            let (port, session) = (self.port, &self.session);
+            let head = format!("DELETE /session/{session} HTTP/1.1\r\nHost: 127.0.0.1:{port}");
+            let _ = stream.set_read_timeout(Some(PATIENCE));
+            let _ = stream.write_all(format!("{head}\r\nContent-Length: 0\r\n\r\n").as_bytes());
+            let _ = stream.read(&mut [0; 1024]);
+        }
+        let _ = self.driver.kill();
         let _ = self.driver.wait();
     }
 }

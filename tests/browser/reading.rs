@@ -1,0 +1,221 @@
+//! What is shown of what others say, and how hostile words stay words.
+
+use super::*;
+
+#[tokio::test]
+async fn hostile_texts_and_names_are_inert() {
+    let (world, browser) = one_browser().await;
+    let mut hanako = world.dyno.join("lobby", "hanako").await;
+    browser.join("lobby", "taro").await;
+    let long = "w".repeat(900);
+    let evil = [
+        "<img src=x onerror=\"window.pwned = 1\">",
+        "<script>window.pwned = 1</script>",
+        "\u{202E}backwards \u{2066}and isolated",
+        "combining Z̷̡͎̪̬͚̤̗̈́̌͋͝A̵̛̲͕̎̀̏L̶͖͐G̷̙̀O",
+        "javascript:alert(1) data:text/html,<b>x</b> //example.com https:// http://?",
+        &long,
+        "{{constructor}} ${alert(1)} \\u003cb\\u003e &lt;b&gt;",
+    ];
+    for text in evil {
+        hanako.say(text).await;
+    }
+    browser.say(evil[0]).await;
+    browser.shows(&[&evil[..], &evil[..1]].concat()).await;
+    let script = "return [window.pwned ?? null, document.querySelectorAll('[role=log] :is(img, script, b, a)').length,
+        document.documentElement.scrollWidth <= innerWidth]";
+    assert_eq!(
+        browser.eval(script, json!([])).await,
+        json!([null, 0, true])
+    );
+
+    hanako.say("see https://example.com/a?b=1&c=(d), or (http://example.org/x). 次はhttps://example.net/道です").await;
+    let script = "return [...document.querySelectorAll('[role=log] a')].map((a) => [a.href, a.rel, a.textContent === a.href])";
+    browser
+        .until(
+            "links",
+            "return document.querySelectorAll('[role=log] a').length === 3",
+        )
+        .await;
+    let rel = "noopener noreferrer nofollow";
+    assert_eq!(
+        browser.eval(script, json!([])).await,
+        json!([
+            ["https://example.com/a?b=1&c=(d)", rel, true],
+            ["http://example.org/x", rel, true],
+            ["https://example.net/", rel, true],
+        ])
+    );
+    nothing_to_complain_about(&browser).await;
+}
+
+#[tokio::test]
+async fn messages_are_grouped_and_days_divided() {
+    let browser = Browser::start().await;
+    let redis = Redis::start(&[]).await;
+    let dyno = Dyno::start_on(&redis, &[TALKATIVE]).await;
+    let mut hanako = dyno.join("elsewhere", "hanako").await;
+    let said = hanako.say("same words").await;
+    type Entry = (String, Vec<String>);
+    let entries: Vec<Entry> = redis.cmd(&["XRANGE", "chat:{elsewhere}", "-", "+"]);
+    let fields = &entries[0].1;
+    let now: i64 = said["id"]
+        .as_str()
+        .expect("an id")
+        .split('-')
+        .next()
+        .expect("ms")
+        .parse()
+        .expect("a number");
+    const HOUR: i64 = 3_600_000;
+    for id in [
+        now - 49 * HOUR,
+        now - 49 * HOUR + 1_000,
+        now - 25 * HOUR,
+        now - 25 * HOUR + 400_000,
+    ] {
+        let id = format!("{id}-0");
+        let add: Vec<&str> = ["XADD", "chat:{lobby}", &id]
+            .into_iter()
+            .chain(fields.iter().map(String::as_str))
+            .collect();
+        redis.cmd::<String>(&add);
+    }
+    browser.open(&page_at(dyno.addr())).await;
+    browser.join("lobby", "taro").await;
+    browser.say("today").await;
+    browser.own_are("sent").await;
+    let follows: Vec<bool> = browser
+        .said()
+        .await
+        .into_iter()
+        .map(|s| s.follows)
+        .collect();
+    assert_eq!(
+        follows,
+        [false, true, false, false, false],
+        "by person, day and minutes"
+    );
+    let days = browser.strings(".day").await;
+    assert_eq!(days.len(), 3, "one above each day: {days:?}");
+    let script = "return [...document.querySelectorAll('[role=log] time')].every((t) =>
+        Math.abs(new Date(t.dateTime) - Date.now()) < 50 * 3600e3 && t.title.includes(new Date(t.dateTime).getFullYear()))";
+    assert_eq!(
+        browser.eval(script, json!([])).await,
+        true,
+        "the full date is there, too"
+    );
+    assert_eq!(browser.notes().await, [""; 0], "history is no news");
+}
+
+#[tokio::test]
+async fn whoever_reads_older_messages_stays_there_and_is_told_of_new_ones() {
+    let (world, browser) = one_browser().await;
+    let mut hanako = world.dyno.join("lobby", "hanako").await;
+    browser.join("lobby", "taro").await;
+    for i in 0..60 {
+        hanako.talk(&format!("line {i}")).await;
+    }
+    let at_end = "const log = document.querySelector('[role=log]');
+        return document.querySelectorAll('.message').length >= 60 && log.scrollHeight - log.scrollTop - log.clientHeight < 2";
+    browser.until("the newest is in sight", at_end).await;
+    assert_eq!(browser.title().await, "lobby");
+    let up = "const log = document.querySelector('[role=log]'); log.scrollTop = 200; return log.scrollTop";
+    assert_eq!(browser.eval(up, json!([])).await, 200);
+    browser.drawn().await;
+    for text in ["a", "b", "c"] {
+        hanako.say(text).await;
+    }
+    browser.find("button", "3 new ↓").await;
+    assert_eq!(browser.title().await, "(3) lobby");
+    assert_eq!(
+        browser
+            .eval(
+                "return document.querySelector('[role=log]').scrollTop",
+                json!([])
+            )
+            .await,
+        200
+    );
+    browser.press("3 new ↓").await;
+    browser.until("down again", at_end).await;
+    browser
+        .until(
+            "all read",
+            "return document.title === 'lobby' || document.title",
+        )
+        .await;
+
+    let hide =
+        "Object.defineProperty(document, 'hidden', { value: arguments[0], configurable: true });
+        document.dispatchEvent(new Event('visibilitychange'))";
+    browser.eval(hide, json!([true])).await;
+    hanako.say("d").await;
+    browser
+        .until(
+            "counted while hidden",
+            "return document.title === '(1) lobby' || document.title",
+        )
+        .await;
+    browser.eval(hide, json!([false])).await;
+    browser
+        .until(
+            "read",
+            "return document.title === 'lobby' || document.title",
+        )
+        .await;
+    browser.until("and still at the end", at_end).await;
+}
+
+#[tokio::test]
+async fn comings_and_goings_are_told_small_and_together() {
+    let (world, browser) = one_browser().await;
+    browser.join("lobby", "taro").await;
+    let hanako = world.dyno.join("lobby", "花子").await;
+    browser.notes_are(&["花子 joined"]).await;
+    let jiro = world.dyno.join("lobby", "jiro").await;
+    browser.notes_are(&["花子 and jiro joined"]).await;
+    let _saburo = world.dyno.join("lobby", "saburo").await;
+    browser.notes_are(&["花子 and 2 others joined"]).await;
+    jiro.quit().await;
+    browser.notes_are(&["花子 and saburo joined"]).await; // came and went is no news
+    hanako.quit().await;
+    browser.notes_are(&["saburo joined"]).await;
+    browser.say("a line between").await;
+    browser.own_are("sent").await;
+    browser.members_are(&["saburo", "taro"]).await;
+    let _hanako = world.dyno.join("lobby", "花子").await;
+    browser.notes_are(&["saburo joined", "花子 joined"]).await;
+}
+
+#[tokio::test]
+async fn what_may_be_missing_is_said() {
+    let (mut world, browser) = one_browser().await;
+    browser.join("lobby", "taro").await;
+    browser.say("before").await;
+    browser.own_are("sent").await;
+    world.dyno.kill().await; // alone, and so its log is gone
+    browser.chip_says("Reconnecting").await;
+    world.dyno.restart().await;
+    let mut hanako = world.dyno.join("lobby", "hanako").await;
+    hanako.say("after").await;
+    browser.shows(&["before", "after"]).await;
+    assert_eq!(browser.notes().await, ["some messages may be missing"]);
+    let order = browser.strings("[role=log] :is(.text, .note)").await;
+    assert_eq!(order, ["before", "some messages may be missing", "after"]);
+}
+
+#[tokio::test]
+async fn words_of_either_direction_keep_to_themselves() {
+    let (world, browser) = one_browser().await;
+    let mut nadia = world.dyno.join("lobby", "نادية").await;
+    browser.join("lobby", "taro").await;
+    nadia.say("مرحبا taro").await;
+    nadia.say("hello").await;
+    browser.shows(&["مرحبا taro", "hello"]).await;
+    let script = "const all = (css) => [...document.querySelectorAll(css)];
+        return [all('.text').map((p) => p.matches(':dir(rtl)')), all('.who > bdi').length,
+            all('[aria-label=Members] bdi').length]";
+    let seen = browser.eval(script, json!([])).await;
+    assert_eq!(seen, json!([[true, false], 2, 2]));
+}

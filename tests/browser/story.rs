@@ -1,0 +1,215 @@
+//! The story that the page is for. It is told in other browsers, too: `BROWSER=firefox`, `BROWSER=webkit`.
+
+use super::*;
+
+#[tokio::test]
+async fn two_tabs_on_two_dynos_talk_and_see_everything_once() {
+    let (hanako, taro) = Browser::start_two().await;
+    let redis = Redis::start(&[]).await;
+    let a = Dyno::start_on(&redis, &[TALKATIVE, ("DYNO", "web.1")]).await;
+    let b = Dyno::start_on(&redis, &[TALKATIVE, ("DYNO", "web.2")]).await;
+    hanako.open(&page_at(a.addr())).await;
+    taro.open(&page_at(b.addr())).await;
+    hanako.join("Lobby", "花子").await;
+    taro.join("lobby", "太郎").await;
+    assert_eq!(hanako.chip().await, "Connected · web.1");
+    assert_eq!(taro.chip().await, "Connected · web.2");
+    assert_eq!(hanako.title().await, "lobby", "rooms are folded");
+    hanako.members_are(&["太郎", "花子"]).await;
+    taro.members_are(&["太郎", "花子"]).await;
+
+    let script = ["おはよう", "good morning", "元気?", "yes, and you?"];
+    for (i, line) in script.iter().enumerate() {
+        let speaker = if i % 2 == 0 { &hanako } else { &taro };
+        speaker.say(line).await;
+        hanako.shows(&script[..=i]).await;
+        taro.shows(&script[..=i]).await;
+    }
+    hanako.own_are("sent").await;
+    let said = taro.said().await;
+    assert_eq!(said[0].who, "花子");
+    assert_eq!(said[1].who, "太郎");
+    assert_eq!(said[0].state, "", "only own messages have a state");
+    assert_eq!(said[1].state, "sent");
+    assert!(
+        said[0].time.len() == 5 && said[0].time.as_bytes()[2] == b':',
+        "{:?}",
+        said[0].time
+    );
+    assert_eq!(hanako.notes().await, ["太郎 joined"]);
+    nothing_to_complain_about(&hanako).await;
+    nothing_to_complain_about(&taro).await;
+}
+
+/// Whatever ends a dyno: its tabs are back on the next one as if nothing had happened.
+async fn tabs_survive(end: Signal) {
+    let (hanako, taro) = Browser::start_two().await;
+    let redis = Redis::start(&[]).await;
+    let mut dyno = Dyno::start_on(&redis, &[TALKATIVE]).await;
+    let other = Dyno::start_on(&redis, &[TALKATIVE]).await;
+    for (browser, name) in [(&hanako, "hanako"), (&taro, "taro")] {
+        browser.open(&page_at(dyno.addr())).await;
+        browser.join("lobby", name).await;
+    }
+    hanako.members_are(&["hanako", "taro"]).await;
+    hanako.say("before").await;
+    taro.shows(&["before"]).await;
+    let mut jiro = other.join("lobby", "jiro").await;
+    hanako.notes_are(&["taro joined", "jiro joined"]).await;
+    taro.notes_are(&["jiro joined"]).await;
+
+    dyno.signal(end);
+    dyno.exit(PATIENCE).await;
+    hanako.chip_says("Reconnecting").await;
+    taro.chip_says("Reconnecting").await;
+    jiro.say("meanwhile").await;
+    hanako.say("hanako while away").await;
+    taro.say("taro while away").await;
+    assert_eq!(
+        hanako.said().await.last().expect("it is shown").state,
+        "sending"
+    );
+    dyno.restart().await;
+    for browser in [&hanako, &taro] {
+        browser.connected().await;
+        browser.own_are("sent").await;
+    }
+    eventually(
+        "both show everything once, in one order",
+        SOON,
+        async || {
+            let (a, b) = (hanako.texts().await, taro.texts().await);
+            if a == b && a.len() == 4 {
+                Ok(())
+            } else {
+                Err((a, b))
+            }
+        },
+    )
+    .await;
+    assert_eq!(hanako.texts().await[..2], ["before", "meanwhile"]);
+    assert_eq!(
+        check::stream(&redis, "lobby").len(),
+        4,
+        "nothing is in the log twice"
+    );
+    hanako.members_are(&["hanako", "jiro", "taro"]).await;
+    jiro.say("the end").await; // whatever there is to tell of the return has been told before this
+    hanako
+        .until(
+            "the end",
+            "return document.querySelector('[role=log]').textContent.includes('the end')",
+        )
+        .await;
+    hanako.notes_are(&["taro joined", "jiro joined"]).await;
+    taro.notes_are(&["jiro joined"]).await; // nobody left, nobody joined
+}
+
+#[tokio::test]
+async fn a_killed_dyno_started_again_has_its_tabs_back() {
+    tabs_survive(Signal::SIGKILL).await;
+}
+
+#[tokio::test]
+async fn a_dyno_stopped_and_started_again_has_its_tabs_back() {
+    tabs_survive(Signal::SIGTERM).await;
+}
+
+#[tokio::test]
+async fn leaving_is_at_once_and_final_and_the_form_remembers() {
+    let (world, browser) = world_in_browser(Bus::Redis, &[TALKATIVE]).await;
+    let mut hanako = world.dyno.join("lobby", "hanako").await;
+    browser.join("lobby", "taro").await;
+    browser.say("bye").await;
+    browser.own_are("sent").await;
+    browser.press("Leave").await;
+    assert_eq!(browser.chip().await, "Left");
+    assert_eq!(browser.title().await, "dynochat");
+    assert_eq!(browser.field("Room", "value").await, "lobby");
+    assert_eq!(browser.field("Name", "value").await, "taro");
+    assert!(!browser.has("button", "Leave").await);
+    hanako.expect_members_within(&["hanako"], SOON).await; // within the lease: it said goodbye
+    browser.later(60 * SECOND).await;
+    let events = "for (const name of ['online', 'pageshow']) dispatchEvent(new Event(name));
+        document.dispatchEvent(new Event('visibilitychange'));";
+    browser.eval(events, json!([])).await;
+    hanako.say("gone?").await;
+    assert_eq!(
+        browser.chip().await,
+        "Left",
+        "nothing brings it back but the person"
+    );
+    assert_eq!(hanako.members().0, ["hanako"]);
+    browser.reload().await;
+    assert!(
+        browser.has("button", "Join").await,
+        "a reload does not go back in either"
+    );
+    assert_eq!(
+        browser.field("Name", "value").await,
+        "taro",
+        "remembered by the browser"
+    );
+    browser.press("Join").await;
+    browser.shows(&["bye", "gone?"]).await;
+}
+
+#[tokio::test]
+async fn enter_sends_shift_enter_breaks_and_composing_does_neither() {
+    let (_world, browser) = one_browser().await;
+    browser.join("lobby", "hanako").await;
+    browser.keys("Message", "にほん").await;
+    let press = async |init: Value| {
+        let script = "const event = new KeyboardEvent('keydown', { key: 'Enter', bubbles: true, cancelable: true, ...arguments[0] });
+            if (arguments[0].keyCode) Object.defineProperty(event, 'keyCode', { value: arguments[0].keyCode });
+            return !document.querySelector('textarea').dispatchEvent(event)";
+        browser.eval(script, json!([init])).await == true // whether the page took the key for itself
+    };
+    assert!(
+        !press(json!({"isComposing": true})).await,
+        "Enter picks a word"
+    );
+    assert!(!press(json!({"keyCode": 229})).await, "in Safari, too");
+    assert_eq!(browser.texts().await, [""; 0]);
+    browser.keys("Message", "ご").await;
+    browser.chord(SHIFT, ENTER).await;
+    browser.keys("Message", "二行目").await;
+    assert_eq!(browser.field("Message", "value").await, "にほんご\n二行目");
+    browser.keys("Message", ENTER).await;
+    browser.shows(&["にほんご\n二行目"]).await;
+    browser.own_are("sent").await;
+    assert_eq!(browser.field("Message", "value").await, "");
+    browser.keys("Message", "  ").await;
+    browser.chord(SHIFT, ENTER).await;
+    browser.keys("Message", ENTER).await; // nothing to send
+    browser.fill("Message", "by button").await;
+    browser.press("Send").await;
+    browser.shows(&["にほんご\n二行目", "by button"]).await;
+}
+
+#[tokio::test]
+async fn the_back_button_restores_the_page_and_its_line() {
+    let (world, browser) = one_browser().await;
+    let mut hanako = world.dyno.join("lobby", "hanako").await;
+    browser.join("lobby", "taro").await;
+    browser.say("one").await;
+    browser.own_are("sent").await;
+    browser.fill("Message", "a draft").await;
+    browser.eval("window.sameDocument = true", json!([])).await;
+    browser
+        .open(&format!("{}healthz", page_at(world.dyno.addr())))
+        .await;
+    hanako.say("two").await;
+    browser.back().await;
+    browser.shows(&["one", "two"]).await;
+    browser.connected().await;
+    let same = browser.eval("return window.sameDocument === true", json!([]));
+    let cached = same.await == true; // Firefox under a driver, and WebKit, load it anew: all the same to the person
+    assert!(
+        cached || browser.kind != Kind::Chromium,
+        "from the back/forward cache"
+    );
+    assert_eq!(browser.field("Message", "value").await, "a draft");
+    assert_eq!(browser.notes().await, [""; 0]);
+    assert_eq!(hanako.members().0, ["hanako", "taro"]);
+}

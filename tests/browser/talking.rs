@@ -1,0 +1,228 @@
+//! What becomes of a message from the first key to its receipt.
+
+use super::*;
+
+#[tokio::test]
+async fn the_limit_counts_what_people_count_and_cuts_nothing() {
+    let (_world, browser) = one_browser().await;
+    browser.join("lobby", "taro").await;
+    let smiles = |count: usize| "🙂".repeat(count);
+    browser.fill("Message", &smiles(799)).await;
+    assert_eq!(
+        browser.description("Message").await,
+        "",
+        "far from the limit there is nothing to count"
+    );
+    browser.fill("Message", &smiles(801)).await;
+    assert!(browser.description("Message").await.contains("801 / 1000"));
+    browser.fill("Message", &smiles(1001)).await;
+    assert!(browser.description("Message").await.contains("1001 / 1000"));
+    assert_eq!(browser.field("Message", "ariaInvalid").await, "true");
+    browser.keys("Message", ENTER).await;
+    assert_eq!(browser.texts().await.len(), 0, "too long is not sent");
+    assert_eq!(
+        browser.field("Message", "value").await,
+        smiles(1001),
+        "and not cut"
+    );
+    browser.fill("Message", &smiles(1000)).await;
+    browser.keys("Message", ENTER).await;
+    browser.shows(&[&smiles(1000)]).await;
+    browser.own_are("sent").await;
+}
+
+#[tokio::test]
+async fn whoever_types_too_fast_loses_neither_words_nor_order() {
+    let (_world, browser) = world_in_browser(Bus::Alone, &[]).await; // with the limit on talking
+    browser.join("lobby", "taro").await;
+    let all: Vec<String> = (0..16).map(|i| format!("m{i}")).collect();
+    for text in &all {
+        browser.say(text).await;
+    }
+    browser.own_are("sent").await;
+    assert_eq!(browser.texts().await, all);
+}
+
+#[tokio::test]
+async fn a_draft_and_unsent_messages_survive_a_reload() {
+    let (world, proxy, browser) = browser_behind_proxy().await;
+    let mut hanako = world.dyno.join("lobby", "hanako").await;
+    browser.join("lobby", "taro").await;
+    proxy.set(Flow::SwallowAnswers); // the first one arrives, but the page cannot know
+    browser.say("one").await;
+    hanako.hears("one").await;
+    browser.say("two").await;
+    browser.fill("Message", "half a sent").await;
+    browser.own_are("sending").await;
+    browser.later(11 * SECOND).await;
+    browser.own_are("not confirmed yet").await;
+    proxy.set(Flow::Through);
+    browser.reload().await;
+    browser.own_are("sent").await;
+    browser.shows(&["one", "two"]).await;
+    assert_eq!(browser.field("Message", "value").await, "half a sent");
+    hanako.hears("two").await;
+    assert_eq!(log_of(&world, "lobby"), 2, "sent again is not said again");
+    for _ in 0..10 {
+        browser.reload().await;
+    }
+    browser.connected().await;
+    browser.shows(&["one", "two"]).await;
+    browser.members_are(&["hanako", "taro"]).await;
+    assert_eq!(browser.notes().await, [""; 0]);
+    hanako.say("three").await;
+    assert_eq!(hanako.members().0, ["hanako", "taro"], "nobody was away");
+}
+
+#[tokio::test]
+async fn what_may_have_been_sent_long_ago_is_not_sent_again_unasked() {
+    let (world, proxy, browser) = browser_behind_proxy().await;
+    browser.join("lobby", "taro").await;
+    proxy.set(Flow::Swallow);
+    browser.say("handed over").await;
+    browser.say("never left the page").await;
+    browser.own_are("sending").await;
+    // As if the page had been closed for two minutes: longer than the server remembers a cid.
+    let script = "addEventListener('pagehide', () => {
+        const kept = JSON.parse(sessionStorage.dynochat);
+        for (const one of kept.pending) if (one.sent) one.sent -= 120000;
+        sessionStorage.dynochat = JSON.stringify(kept);
+    })";
+    browser.eval(script, json!([])).await;
+    proxy.set(Flow::Through);
+    browser.reload().await;
+    browser.shows(&["never left the page", "handed over"]).await;
+    let states = async || {
+        browser
+            .said()
+            .await
+            .into_iter()
+            .map(|s| s.state)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(states().await, ["sent", "not confirmed · Retry / Discard"]);
+    browser.press("Retry").await;
+    browser.own_are("sent").await;
+    assert_eq!(log_of(&world, "lobby"), 2);
+
+    // What waits when somebody leaves is kept for a return, and then it is for them to say.
+    open_panel(&browser).await;
+    browser.press("pretend to be offline").await;
+    browser.say("forget it").await;
+    browser.press("Leave").await;
+    browser.join("lobby", "taro").await;
+    assert_eq!(
+        states().await.last().expect("three"),
+        "not sent · Retry / Discard"
+    );
+    browser.press("Discard").await;
+    browser.shows(&["never left the page", "handed over"]).await;
+    browser.reload().await;
+    browser.connected().await;
+    browser.shows(&["never left the page", "handed over"]).await;
+}
+
+#[tokio::test]
+async fn while_redis_is_away_the_page_says_so_and_keeps_what_is_typed() {
+    let browser = Browser::start().await;
+    let mut redis = Redis::start(&["--appendonly", "yes"]).await;
+    let dyno = Dyno::start_on(&redis, &[TALKATIVE]).await;
+    browser.open(&page_at(dyno.addr())).await;
+    browser.join("lobby", "taro").await;
+    browser.say("before").await;
+    browser.own_are("sent").await;
+    redis.stop().await;
+    let banner = "return document.querySelector('[role=alert]').textContent.includes('Redis')";
+    browser.until("a banner", banner).await;
+    browser.say("one").await;
+    browser.say("two").await;
+    assert!(
+        browser.chip().await.starts_with("Connected"),
+        "the line itself is fine"
+    );
+    assert_eq!(browser.said().await[2].state, "sending");
+
+    let (_, second) = browser.second_tab().await; // whoever comes now waits at the door
+    browser.open(&page_at(dyno.addr())).await;
+    browser.fill("Room", "lobby").await;
+    browser.fill("Name", "taro").await;
+    browser.press("Join").await;
+    browser.until("a banner at the door", banner).await;
+    browser.later(15 * SECOND).await; // longer than a try may take otherwise
+    assert_eq!(browser.chip().await, "Connecting…");
+    redis.restart().await;
+    browser.connected().await;
+    browser.switch(&second).await;
+    browser.shows(&["before", "one", "two"]).await;
+    browser.own_are("sent").await;
+    assert_eq!(browser.alert().await, "");
+    assert_eq!(check::stream(&redis, "lobby").len(), 3);
+}
+
+#[tokio::test]
+async fn enter_picks_a_word_while_a_real_input_method_composes() {
+    let (_world, browser) = one_browser().await;
+    browser.join("lobby", "hanako").await;
+    browser.keys("Message", "").await;
+    let composition = json!({"text": "にほん", "selectionStart": 3, "selectionEnd": 3});
+    browser
+        .devtools("Input.imeSetComposition", composition)
+        .await;
+    for kind in ["rawKeyDown", "keyUp"] {
+        let enter =
+            json!({"type": kind, "key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 229});
+        browser.devtools("Input.dispatchKeyEvent", enter).await;
+    }
+    assert_eq!(browser.field("Message", "value").await, "にほん");
+    browser
+        .devtools("Input.insertText", json!({"text": "日本"}))
+        .await;
+    assert_eq!(
+        browser.field("Message", "value").await,
+        "日本",
+        "picked, not sent"
+    );
+    browser.keys("Message", ENTER).await;
+    browser.shows(&["日本"]).await;
+}
+
+#[tokio::test]
+async fn what_the_server_refuses_is_not_sent_and_waits_for_a_word_of_its_author() {
+    let (_world, browser) = one_browser().await;
+    let spoil = "const send = WebSocket.prototype.send; window.spoil = true;
+        WebSocket.prototype.send = function (data) {
+            const frame = JSON.parse(data);
+            if (spoil && frame.message) frame.message = ' ';
+            send.call(this, JSON.stringify(frame));
+        }";
+    browser.eval(spoil, json!([])).await;
+    browser.join("lobby", "taro").await;
+    for text in ["one", "two"] {
+        browser.say(text).await;
+        eventually(&format!("{text} is refused"), SOON, async || {
+            let state = browser.said().await.pop().map(|said| said.state);
+            let why = state
+                .as_ref()
+                .and_then(|s| s.strip_prefix("not sent · Retry / Discard"));
+            why.filter(|why| why.ends_with('.')).map(drop).ok_or(state)
+        })
+        .await;
+    }
+    browser.eval("window.spoil = false", json!([])).await;
+    browser.say("three").await; // is not held up by them
+    browser.shows(&["three", "one", "two"]).await;
+    let choose = async |what: &str| {
+        let click = "[...document.querySelectorAll('.state button')].find((b) => b.textContent === arguments[0]).click();
+            return document.activeElement.id";
+        browser.eval(click, json!([what])).await
+    };
+    assert_eq!(
+        choose("Retry").await,
+        "message",
+        "the cursor returns to where one writes"
+    );
+    browser.own_are_but_one("sent").await;
+    assert_eq!(choose("Discard").await, "message");
+    browser.shows(&["three", "one"]).await;
+    browser.own_are("sent").await;
+}

@@ -1,0 +1,166 @@
+//! What tools that know the rules say of the page: axe-core of every state, in light and dark; html-validate of its
+//! source and of what becomes of it. They come from the npm registry: `npm ci --prefix tests/page`.
+
+use super::*;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+fn tool(path: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/page/node_modules");
+    folder.join(path)
+}
+
+/// Leads the page through every state that a person may find it in, and shows each to `look`.
+async fn tour(browser: &Browser, look: impl AsyncFn(&str)) {
+    let mut redis = Redis::start(&[]).await;
+    let mut dyno = Dyno::start_on(&redis, &[TALKATIVE]).await;
+    let mut hanako = dyno.join("lobby", "hanako").await;
+    browser.open(&page_at(dyno.addr())).await;
+    look("the form").await;
+    browser.fill("Name", "hanako").await;
+    browser.press("Join").await;
+    browser
+        .until(
+            "a refusal",
+            "return document.querySelector('#name').ariaInvalid === 'true'",
+        )
+        .await;
+    look("a refused name").await;
+
+    browser.join("quiet", "taro").await;
+    browser
+        .until(
+            "nothing was said",
+            "return document.querySelector('[role=log]').innerText.includes('quiet')",
+        )
+        .await;
+    look("an empty room").await;
+    browser.press("Leave").await;
+    look("left").await;
+
+    browser.join("lobby", "taro").await;
+    let _nadia = dyno.join("lobby", "نادية").await;
+    for i in 0..12 {
+        hanako.say(&format!("see https://example.com/{i}")).await;
+        browser.say("مرحبا").await;
+    }
+    browser.own_are("sent").await;
+    look("a conversation").await;
+    open_panel(browser).await;
+    look("the panel").await;
+    browser.fill("Message", &"w".repeat(1001)).await;
+    look("too long").await;
+    browser.fill("Message", "").await;
+    browser
+        .eval(
+            "document.querySelector('[role=log]').scrollTop = 0",
+            json!([]),
+        )
+        .await;
+    browser.drawn().await;
+    hanako.say("below").await;
+    browser.find("button", "1 new ↓").await;
+    look("scrolled up").await;
+    browser.press("pretend to be offline").await;
+    browser.say("typed offline").await;
+    look("offline").await;
+    browser.later(11 * SECOND).await;
+    browser
+        .until(
+            "late",
+            "return document.querySelector('[role=log]').textContent.includes('not confirmed yet')",
+        )
+        .await;
+    look("not confirmed yet").await;
+    browser.press("Leave").await; // what waits is not sent unasked from here on
+    browser.join("lobby", "taro").await;
+    look("not sent").await;
+    browser.press("Discard").await;
+
+    redis.stop().await;
+    browser
+        .until(
+            "Redis is away",
+            "return document.querySelector('[role=alert]').textContent !== ''",
+        )
+        .await;
+    look("Redis is away").await;
+    redis.restart().await; // with nothing in it
+    browser.chip_says("Connected").await;
+    browser
+        .until("a gap", "return document.querySelector('.gap') !== null")
+        .await;
+    look("a gap").await;
+    dyno.kill().await;
+    browser.chip_says("Retry now").await;
+    look("reconnecting").await;
+    dyno.restart().await;
+    let nonsense = "const send = WebSocket.prototype.send;
+        WebSocket.prototype.send = function () { for (let i = 0; i < 3; i += 1) send.call(this, 'nonsense'); }";
+    browser.eval(nonsense, json!([])).await;
+    browser.chip_says("Stopped").await;
+    look("stopped").await;
+}
+
+#[tokio::test]
+#[ignore = "needs npm ci --prefix tests/page"]
+async fn axe_finds_nothing_in_any_state_in_light_and_dark() {
+    let browser = Browser::start().await;
+    let axe = fs::read_to_string(tool("axe-core/axe.min.js")).expect("axe-core is installed");
+    let script = format!(
+        "{axe};
+        const done = arguments[arguments.length - 1], flat = (rule) => `${{rule.id}}: ${{rule.nodes.map((n) => n.html).join(' ')}}`;
+        axe.run().then((found) => done([found.passes.length, found.violations.map(flat)]), (e) => done([0, [String(e)]]));"
+    );
+    let states = std::cell::Cell::new(0);
+    tour(&browser, async |state| {
+        for scheme in ["light", "dark"] {
+            browser.prefers("prefers-color-scheme", scheme).await;
+            let found = browser.eval_async(&script).await;
+            assert_eq!(found[1], json!([]), "{state}, {scheme}");
+            assert!(found[0].as_u64() >= Some(30), "it looked: {found}");
+        }
+        states.set(states.get() + 1);
+    })
+    .await;
+    println!(
+        "axe-core: no violations in {} states, light and dark",
+        states.get()
+    );
+}
+
+#[tokio::test]
+#[ignore = "needs npm ci --prefix tests/page"]
+async fn the_page_is_valid_html_as_it_is_served_and_in_every_state() {
+    let browser = Browser::start().await;
+    let pages = tempfile::tempdir().expect("a temporary directory");
+    tour(&browser, async |state| {
+        let html = browser
+            .text("return document.documentElement.outerHTML")
+            .await;
+        let file = pages.path().join(format!("{state}.html"));
+        fs::write(file, format!("<!DOCTYPE html>\n{html}\n")).expect("a file can be written");
+    })
+    .await;
+    let source = fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/public")).expect("the page");
+    let states = fs::read_dir(pages.path()).expect("the states");
+    let files = source
+        .chain(states)
+        .map(|file| file.expect("a file").path());
+    let files: Vec<_> = files
+        .filter(|file| file.extension().is_some_and(|e| e == "html"))
+        .collect();
+    assert!(files.len() > 10, "{files:?}");
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/page/htmlvalidate.json");
+    let said = Command::new(tool(".bin/html-validate"))
+        .args(["--config", config])
+        .args(&files)
+        .output();
+    let said = said.expect("html-validate is installed");
+    assert!(
+        said.status.success(),
+        "{}",
+        String::from_utf8_lossy(&said.stdout)
+    );
+}
