@@ -141,7 +141,7 @@ pub fn client_message(bytes: &[u8]) {
             let talked: Value = serde_json::from_str(&json).expect("JSON of our own");
             let wanted = serde_json::json!({"kind": "talk", "id": "7-1", "user": "花子", "message": talk.message, "cid": talk.cid});
             assert_eq!((id, talked), (Id(7, 1), wanted));
-            assert_eq!(frame::payload(&frame::text(&json)), json);
+            assert!(frame::text(&json).ends_with(json.as_bytes()));
         }
         Ok(Incoming::Ping) => assert_eq!(kind, "ping"),
         Ok(Incoming::Quit) => assert_eq!(kind, "quit"),
