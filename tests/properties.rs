@@ -49,7 +49,8 @@ fn cases(number: u32) -> ProptestConfig {
 #[test]
 fn every_seed_of_the_fuzzers_holds() {
     let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/");
-    let checks: [(&str, fn(&[u8])); 4] = [
+    type Check = fn(&[u8]);
+    let checks: [(&str, Check); 4] = [
         ("head", checks::head),
         ("client_message", checks::client_message),
         ("line", checks::line),
@@ -204,7 +205,7 @@ fn every_kind_of_character_is_no_name_or_an_inert_one() {
     let (mut tried, mut names) = (0, 0);
     // Of ideographs, syllables and what is not assigned, a few; of everything else, all.
     let alike = |c: char| ('\u{3400}'..'\u{d7b0}').contains(&c) || c >= '\u{1f000}';
-    let chars = ('\0'..=char::MAX).filter(|c| !alike(*c) || *c as u32 % 61 == 0);
+    let chars = ('\0'..=char::MAX).filter(|c| !alike(*c) || (*c as u32).is_multiple_of(61));
     for c in chars.chain('\u{e0000}'..'\u{e0200}') {
         for text in [format!("{c}"), format!("A{c}\u{307}b")] {
             tried += 1;

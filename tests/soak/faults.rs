@@ -14,6 +14,10 @@ use tokio::time::{Instant, sleep};
 /// The platform gives 30 s, the design promises 10.
 const EXIT: Duration = Duration::from_secs(10);
 
+/// A dyno may be in the middle of a vain attempt to connect when its way to Redis is free again: until then, and a pause
+/// longer, it knows only what it knew.
+const CONNECTING: Duration = Duration::from_secs(6);
+
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     Terminate(usize),
@@ -87,6 +91,7 @@ async fn happen(town: Rc<Town>, fault: Fault, long: Duration) {
             proxy.set(flow);
             sleep(Duration::from_secs(3) + long).await;
             proxy.set(Flow::Through);
+            sleep(CONNECTING).await;
             town.set_dyno_well(0, true);
         }
         _ => {
