@@ -4,13 +4,14 @@
 use super::support::{Client, Dyno, PATIENCE, check::Base, eventually, token};
 use std::fs;
 use std::net::{self, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime;
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::sleep;
 
 /// Each says something twice a second, which everybody may: together every 100 ms.
@@ -37,8 +38,8 @@ impl Siege {
     }
 
     pub async fn of(dyno: Dyno) -> Siege {
-        static TURN: Mutex<()> = Mutex::new(());
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        static TURN: Mutex<()> = Mutex::const_new(());
+        let turn = TURN.lock().await;
         let (addr, done) = (dyno.addr(), Arc::new(AtomicBool::new(false)));
         let stop = done.clone();
         let conversation = thread::spawn(move || {
