@@ -94,7 +94,7 @@ impl Room {
     fn publish(&self, state: &mut State, lines: &[Vec<u8>]) {
         let mut joined = Vec::with_capacity(lines.iter().map(|line| line.len() + 32).sum());
         let mut fresh = Vec::with_capacity(lines.len());
-        let mut last = state.log.last();
+        let (mut last, mut anew) = (state.log.last(), Id::default());
         for line in lines {
             if let Some((id, json)) = message::read_line(line) {
                 if id > last {
@@ -103,22 +103,22 @@ impl Room {
                     fresh.push((id, joined.len() - json.len()..joined.len()));
                 }
             } else if let Some(id) = started_anew(line) {
-                state.log.forget_before(id);
+                anew = id;
             } else if !replace(&mut state.grumbled, true) {
                 let room = self.name.as_str();
                 log::warn!("room={room:?} skipped=garbage cause=\"something else writes here\"");
             }
         }
-        if fresh.is_empty() {
-            return;
-        }
         let joined = Bytes::from(joined.into_boxed_slice()); // cut to what it holds: the log keeps it
-        state.push(&joined);
+        if !joined.is_empty() {
+            state.push(&joined);
+        }
         MESSAGES.fetch_add(fresh.len() as u64, Relaxed);
         DELIVERIES.fetch_add((fresh.len() * state.seats.len()) as u64, Relaxed);
         for (id, json) in fresh {
             state.log.append(id, joined.slice(json));
         }
+        state.log.forget_before(anew); // what came in the same batch as well
     }
 
     /// The newest message here, from which on the log is to be read.
