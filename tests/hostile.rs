@@ -6,6 +6,7 @@ mod support;
 #[path = "hostile/siege.rs"]
 mod siege;
 
+use futures_util::future::ready;
 use futures_util::{StreamExt, stream};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -27,12 +28,15 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Attackers at a time.
 const AT_ONCE: usize = 16;
 
-/// Does it so often, some at a time.
-async fn many<F: Future<Output = ()>>(cases: usize, attack: impl FnMut(usize) -> F) {
-    stream::iter((0..cases).map(attack))
+/// Does it at least so often and for a while, some at a time; how often it was.
+async fn many<F: Future<Output = ()>>(cases: usize, attack: impl FnMut(usize) -> F) -> usize {
+    let begin = Instant::now();
+    stream::iter(0..)
+        .take_while(|n| ready(*n < cases || begin.elapsed() < 4 * SECOND))
+        .map(attack)
         .buffer_unordered(AT_ONCE)
-        .for_each(async |()| ())
-        .await;
+        .count()
+        .await
 }
 
 fn room_of_its_own(n: usize) -> String {
@@ -91,7 +95,7 @@ async fn broken_frames_end_the_connection_they_came_on() {
     ];
     let siege = Siege::begin(&[]).await;
     let dyno = &siege.dyno;
-    many(480, async |n| {
+    let cases = many(480, async |n| {
         let (code, broken) = BROKEN[n % BROKEN.len()];
         let mut raw = match n % 2 {
             0 => Raw::websocket(dyno).await,
@@ -109,7 +113,9 @@ async fn broken_frames_end_the_connection_they_came_on() {
         );
     })
     .await;
-    siege.survived("broken frames", 480, PATIENCE, 10_000).await;
+    siege
+        .survived("broken frames", cases, PATIENCE, 10_000)
+        .await;
 }
 
 #[tokio::test]
@@ -144,7 +150,7 @@ async fn spoilt_heads_are_answered_or_cut() {
     ];
     let siege = Siege::begin(&[]).await;
     let addr = siege.dyno.addr();
-    many(2_000, async |n| {
+    let cases = many(2_000, async |n| {
         let mut bytes = good[n % 3].clone().into_bytes();
         for _ in 0..fastrand::usize(1..4) {
             let at = fastrand::usize(..bytes.len());
@@ -177,7 +183,7 @@ async fn spoilt_heads_are_answered_or_cut() {
     })
     .await;
     siege
-        .survived("spoilt heads", 2_000, PATIENCE, 10_000)
+        .survived("spoilt heads", cases, PATIENCE, 10_000)
         .await;
 }
 
@@ -200,7 +206,7 @@ async fn three_messages_that_make_no_sense_end_the_connection() {
         " ".repeat(8_192),
         deep(400),
     ];
-    many(240, async |n| {
+    let cases = many(240, async |n| {
         let mut client = dyno.join(&room_of_its_own(n % 7), &format!("n{n}")).await;
         for turn in 0..3 {
             client.send_text(&texts[(n + turn) % texts.len()]).await;
@@ -212,7 +218,7 @@ async fn three_messages_that_make_no_sense_end_the_connection() {
     })
     .await;
     siege
-        .survived("senseless messages", 3 * 240, PATIENCE, 10_000)
+        .survived("senseless messages", 3 * cases, PATIENCE, 10_000)
         .await;
 }
 
@@ -221,7 +227,7 @@ async fn names_that_are_none_are_refused_and_those_that_are_one_are_inert() {
     let siege = Siege::begin(&[]).await;
     let dyno = &siege.dyno;
     let alphabet: Vec<char> = "ab花é\u{301}\u{e01}😀<>&\"'{}:*\0\n\r\t\u{1b}\u{7f}\u{200b}\u{202e}\u{2066}\u{feff}\u{fe0f}\u{3164}\u{ad}\u{1f468}Ａﷺß \u{3000}".chars().collect();
-    many(480, async |n| {
+    let cases = many(480, async |n| {
         let text: String = (0..fastrand::usize(1..40))
             .map(|_| alphabet[fastrand::usize(..alphabet.len())])
             .collect();
@@ -259,7 +265,7 @@ async fn names_that_are_none_are_refused_and_those_that_are_one_are_inert() {
         !log.contains(|c: char| c.is_control() && c != '\n'),
         "{log}"
     );
-    siege.survived("names", 480, PATIENCE, 10_000).await;
+    siege.survived("names", cases, PATIENCE, 10_000).await;
 }
 
 // ---- too much of something
@@ -303,7 +309,7 @@ async fn floods_are_stopped_at_their_source() {
             frame(TEXT, "{\"kind\":\"talk\",\"message\":\"\",\"cid\":\"c\"}").repeat(10_000),
         ),
     ];
-    many(10 * floods.len(), async |n| {
+    let cases = many(10 * floods.len(), async |n| {
         let (what, flood) = &floods[n % floods.len()];
         let mut raw = Raw::joined(dyno, &room_of_its_own(n % 10), &format!("n{n}")).await;
         raw.send(flood).await;
@@ -311,7 +317,7 @@ async fn floods_are_stopped_at_their_source() {
     })
     .await;
     siege
-        .survived("floods of ten thousand frames", 10 * 7, PATIENCE, 15_000)
+        .survived("floods of ten thousand frames", cases, PATIENCE, 15_000)
         .await;
 }
 
@@ -326,13 +332,14 @@ fn sends_without_end(addr: SocketAddr, first: Vec<u8>) -> Duration {
 
 #[tokio::test]
 async fn who_goes_on_sending_after_a_refusal_is_cut_and_keeps_no_thread_busy() {
+    const SENDERS: usize = 12;
     let siege = Siege::begin(&[]).await;
     let upgrade = raw::upgrade_head(&siege.dyno.host(), &[]).into_bytes();
     let beginnings = [
         b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n".to_vec(),
         [upgrade, raw::claimed_length(1 << 40)].concat(),
     ];
-    let senders: Vec<_> = beginnings.into_iter().cycle().take(4).collect();
+    let senders: Vec<_> = beginnings.into_iter().cycle().take(SENDERS).collect();
     let addr = siege.dyno.addr();
     let senders: Vec<_> = senders
         .into_iter()
@@ -346,7 +353,7 @@ async fn who_goes_on_sending_after_a_refusal_is_cut_and_keeps_no_thread_busy() {
         assert!(sent < 8 * SECOND, "cut after {sent:?}");
     }
     siege
-        .survived("senders without end", 4, PATIENCE, 10_000)
+        .survived("senders without end", SENDERS, PATIENCE, 10_000)
         .await;
 }
 
@@ -355,7 +362,7 @@ async fn a_crowd_that_comes_and_goes_under_ever_new_names_costs_the_others_nothi
     let redis = Redis::start(&[]).await;
     let siege = Siege::of(Dyno::start_on(&redis, &[]).await).await;
     let dyno = &siege.dyno;
-    many(1_000, async |n| {
+    let cases = many(1_000, async |n| {
         let mut raw = Raw::joined(dyno, "station", &format!("passenger {n}")).await;
         if n % 2 == 0 {
             raw.send(frame(TEXT, "{\"kind\":\"quit\"}")).await;
@@ -375,7 +382,7 @@ async fn a_crowd_that_comes_and_goes_under_ever_new_names_costs_the_others_nothi
     )
     .await;
     siege
-        .survived("joins under new names", 1_000, PATIENCE, 10_000)
+        .survived("joins under new names", cases, PATIENCE, 10_000)
         .await;
 }
 
@@ -450,7 +457,7 @@ async fn a_dyno_that_is_full_says_so_and_serves_those_who_are_in() {
     for n in 0..MAX - BYSTANDERS {
         guests.push(dyno.join("lobby", &format!("n{n}")).await);
     }
-    many(100, async |_| {
+    let cases = many(100, async |_| {
         let mut late = dyno.connect().await;
         late.expect_error("busy").await;
         late.expect_close(1013).await;
@@ -500,7 +507,7 @@ async fn a_dyno_that_is_full_says_so_and_serves_those_who_are_in() {
     siege
         .survived(
             "connections beyond the limit",
-            100 + SILENT + 50,
+            cases + SILENT + 50,
             PATIENCE,
             10_000,
         )
