@@ -14,27 +14,29 @@ pub struct Front {
 impl Front {
     /// Before these two servers, which may be one and the same.
     pub async fn before(servers: [SocketAddr; 2]) -> Front {
-        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-        let config = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/router.cfg");
-        let child = bound_to_us(&mut Command::new("haproxy"))
-            .args(["-db", "-f", config])
-            .env("PORT", addr.port().to_string())
-            .env("ONE", servers[0].port().to_string())
-            .env("TWO", servers[1].port().to_string())
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|e| match e.kind() {
-                ErrorKind::NotFound => {
-                    panic!("haproxy is missing: install the Debian package haproxy")
-                }
-                _ => panic!("haproxy could not be started: {e}"),
-            });
-        let front = Front { child, addr };
-        eventually("haproxy listens", PATIENCE, async || {
-            TcpStream::connect(addr).await.map(drop)
+        for attempt in 1.. {
+            let port = free_port();
+            let mut front = Front {
+                child: spawn(port, servers),
+                addr: (Ipv4Addr::LOCALHOST, port).into(),
+            };
+            match front.listens().await {
+                Ok(()) => return front,
+                Err(why) if attempt == 3 => panic!("haproxy did not start: {why}"),
+                Err(_) => {} // most likely another process took the port in between
+            }
+        }
+        unreachable!("the loop ends by returning or panicking")
+    }
+
+    async fn listens(&mut self) -> Result<(), String> {
+        eventually("haproxy listens or ends", 3 * PATIENCE, async || {
+            if let Some(status) = self.child.try_wait().expect("haproxy can be waited for") {
+                return Ok(Err(format!("it ended with {status}")));
+            }
+            TcpStream::connect(self.addr).await.map(|_| Ok(()))
         })
-        .await;
-        front
+        .await
     }
 
     /// What a browser would call it in `Host` and `Origin`.
@@ -48,4 +50,21 @@ impl Drop for Front {
         let _ = self.child.kill(); // it may have ended before
         let _ = self.child.wait();
     }
+}
+
+fn spawn(port: u16, servers: [SocketAddr; 2]) -> Child {
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/router.cfg");
+    bound_to_us(&mut Command::new("haproxy"))
+        .args(["-db", "-f", config])
+        .env("PORT", port.to_string())
+        .env("ONE", servers[0].port().to_string())
+        .env("TWO", servers[1].port().to_string())
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|e| match e.kind() {
+            ErrorKind::NotFound => {
+                panic!("haproxy is missing: install the Debian package haproxy")
+            }
+            _ => panic!("haproxy could not be started: {e}"),
+        })
 }
