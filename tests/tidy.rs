@@ -386,6 +386,24 @@ fn the_figures_in_the_readmes_sentences_are_those_of_the_program() {
 }
 
 #[test]
+fn a_person_who_is_refused_is_told_the_limits_of_the_program() {
+    let sentences = read("src/message.rs");
+    for (before, path, name, after) in [
+        ("\"Use 1 to ", "src/name.rs", "MAX_NAME", " letters"),
+        ("\"Use 1 to ", "src/name.rs", "MAX_ROOM", " letters"),
+        (
+            "\"A message is ",
+            "src/message.rs",
+            "MAX_MESSAGE",
+            " characters",
+        ),
+    ] {
+        let sentence = format!("{before}{}{after}", constant(path, name));
+        assert!(sentences.contains(&sentence), "{sentence}");
+    }
+}
+
+#[test]
 fn the_readme_is_long_enough_to_teach_and_short_enough_to_be_read() {
     let lines = read("README.md").lines().count();
     assert!((150..=200).contains(&lines), "{lines} lines");
