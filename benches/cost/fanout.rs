@@ -97,17 +97,19 @@ pub fn readers(plan: &Plan) -> Vec<Row> {
     };
     let measure = |people: &usize| {
         let per_second = (60_000 / *people as u64).clamp(6, 400);
-        let costs = |server| -> Vec<f64> {
-            let mut hall = Hall::new(plan, server, *people, |_| 0);
-            let turns = plan.repeats().map(|turn| {
-                progress(&format!("{people} readers {turn}"));
+        let (mut cost, mut bare) = (vec![], vec![]);
+        for turn in plan.repeats() {
+            progress(&format!("{people} readers {turn}"));
+            let measure = |server| {
+                let mut hall = Hall::new(plan, server, *people, |_| 0);
                 let stretch = hall.pace(per_second, plan.time(3.0, 0.3), *people, |n| n % people);
                 stretch.cpu_per_delivery()
-            });
-            turns.collect()
-        };
+            };
+            cost.push(measure(Server::chat(Bus::Redis)));
+            bare.push(measure(Server::floor()));
+        }
         let what = format!("{people} readers, {per_second} messages/s: CPU per delivery, µs");
-        Row::new(8, what, costs(Server::chat(Bus::Redis)), Told).over(costs(Server::floor()))
+        Row::new(8, what, cost, Told).over(bare)
     };
     let mut rows: Vec<_> = sizes.iter().map(measure).collect();
     let grown = median(&rows[rows.len() - 1].values) / median(&rows[0].values);

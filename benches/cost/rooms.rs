@@ -38,16 +38,18 @@ fn measure(plan: &Plan, goal: u8, rooms: usize, size: usize, wanted: Wanted) -> 
         Told => plan.size(1_000, 50),
         _ => rooms,
     } as u64;
-    let costs = |server| -> Vec<f64> {
-        let mut hall = Hall::new(plan, server, rooms * size, |n| n / size);
-        let speaker = |n: usize| n % rooms * size + n / rooms % size;
-        let turns = plan.repeats().map(|turn| {
-            progress(&format!("{rooms} rooms {turn}"));
+    let speaker = |n: usize| n % rooms * size + n / rooms % size;
+    let (mut cost, mut bare) = (vec![], vec![]);
+    for turn in plan.repeats() {
+        progress(&format!("{rooms} rooms {turn}"));
+        let measure = |server| {
+            let mut hall = Hall::new(plan, server, rooms * size, |n| n / size);
             let stretch = hall.pace(per_second, plan.time(5.0, 0.3), size, speaker);
             stretch.cpu_per_delivery()
-        });
-        turns.collect()
-    };
+        };
+        cost.push(measure(Server::chat(Bus::Redis)));
+        bare.push(measure(Server::floor()));
+    }
     let what = format!("{rooms} rooms of {size}, {per_second} messages/s: CPU per delivery, µs");
-    Row::new(goal, what, costs(Server::chat(Bus::Redis)), wanted).over(costs(Server::floor()))
+    Row::new(goal, what, cost, wanted).over(bare)
 }
