@@ -347,8 +347,8 @@ function meet(users, total = users.length) {
   if (!partial && came.length + went.length) presence(came, went);
   room.users = users;
   $("count").textContent = total;
-  $("members").replaceChildren(...users.map((u) => el("li", u === tab.here.name ? "me" : "", el("bdi", "", u))),
-    ...(partial ? [el("li", "", `and ${total - users.length} more`)] : []));
+  const names = users.map((u) => Object.assign(el("li", "", el("bdi", "", u)), { ariaCurrent: u === tab.here.name ? "true" : null }));
+  $("members").replaceChildren(...names, ...(partial ? [el("li", "", `and ${total - users.length} more`)] : []));
 }
 function presence(came, went) {
   let last = said.lastElementChild;

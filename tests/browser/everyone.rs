@@ -43,6 +43,7 @@ async fn it_fits_a_small_phone_and_names_what_it_shows() {
     );
     browser.find("log", "Messages").await;
     browser.find("list", "Members").await;
+    assert_eq!(browser.strings("[aria-current]").await, ["taro"], "you");
     browser.find("button", "Send").await;
     browser.find("button", "Leave").await;
     assert_eq!(browser.strings("[role=status]").await.len(), 1);
