@@ -58,6 +58,23 @@ async fn it_fits_a_small_phone_and_names_what_it_shows() {
 }
 
 #[tokio::test]
+async fn a_long_room_name_gives_way_to_the_chip() {
+    let (_world, browser) = one_browser().await;
+    browser.join(&"room ".repeat(6), "taro").await;
+    let one_line = "const chip = document.querySelector('[role=status]').getBoundingClientRect();
+        return chip.height < 32 && chip.right < document.querySelector('#actions').getBoundingClientRect().right
+            && document.documentElement.scrollWidth <= innerWidth || [chip.height, chip.right]";
+    for width in [320, 740, 1280] {
+        let size = json!({"width": width, "height": 500, "deviceScaleFactor": 1, "mobile": false});
+        browser
+            .devtools("Emulation.setDeviceMetricsOverride", size)
+            .await;
+        let line = browser.eval(one_line, json!([])).await;
+        assert_eq!(line, true, "{width} wide");
+    }
+}
+
+#[tokio::test]
 async fn a_keyboard_on_the_screen_covers_nothing() {
     let (world, browser) = one_browser().await;
     let mut hanako = world.dyno.join("lobby", "hanako").await;
