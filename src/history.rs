@@ -81,8 +81,8 @@ impl History {
             Some(last) => place(last).map(|n| n + 1),
         };
         // What the page has is not sent again, gap or not; a page ahead of the log has another's.
-        let behind = last.filter(|last| *last < self.last()).unwrap_or_default();
-        let known = self.entries.partition_point(|(id, _)| *id <= behind);
+        let seen = last.filter(|last| *last < self.last()).unwrap_or_default();
+        let known = self.entries.partition_point(|(id, _)| *id <= seen);
         let from = start.unwrap_or(known.max(self.entries.len().saturating_sub(NEWCOMER)));
         let missed = self.entries.range(from..);
         let missed = missed.map(|(_, json)| String::from_utf8_lossy(json));

@@ -80,7 +80,7 @@ async fn run(config: Config) -> Result<(), String> {
         config,
     });
     tokio::spawn(measure(server.clone()));
-    let serving = tokio::spawn(server.run(listener, shutdown));
+    let serving = tokio::spawn(server.run(listener, shutdown)); // on the workers, not beside them
     serving.await.map_err(|e| format!("failed to serve: {e}"))
 }
 

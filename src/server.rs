@@ -164,7 +164,7 @@ impl Server {
         if permit.is_err() {
             let full = Refused(Code::Busy, None, Some(FULL_RETRY));
             conn.push(&frame::text(&message::error(&full)));
-            conn.close(code::FULL, "busy");
+            conn.close(code::FULL, "busy"); // all that is left for the session is to see it out
         }
         Session::new(self.dyno.clone(), conn, early).run().await;
     }

@@ -19,7 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::{Names, RENEW};
 use crate::name::{Name, RoomName};
-use crate::{conn::lock, room::Room, rooms::Rooms};
+use crate::{bucket::Minute, conn::lock, room::Room, rooms::Rooms};
 
 /// An answer that takes longer is taken for lost, and so is the connection.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -46,6 +46,8 @@ pub struct Link {
     /// There while the link is up, and from when on lists of members can be believed.
     connection: Mutex<Option<(Connection, Instant)>>,
     pub up: watch::Sender<bool>,
+    /// One line is enough for all rooms that cannot be read in a minute.
+    refused: Minute,
 }
 
 impl Link {
@@ -59,6 +61,7 @@ impl Link {
             unread,
             connection: Mutex::default(),
             up: watch::Sender::new(false),
+            refused: Minute::default(),
         });
         tokio::spawn(link.clone().supervise(work));
         link
@@ -110,7 +113,7 @@ impl Link {
         let connecting = client.get_multiplexed_async_connection_with_config(&config);
         let mut con = connecting.await?;
         ping(&mut con).await?;
-        while unread.try_recv().is_ok() {} // they are among all rooms
+        while unread.try_recv().is_ok() {} // every room is read below
         let mut rooms = self.rooms.all();
         rooms.iter().for_each(|room| room.fall_behind());
         for batch in rooms.chunks(ROOMS_AT_ONCE) {

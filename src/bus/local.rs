@@ -95,11 +95,7 @@ impl Local {
         if holder.is_some_and(|(holder, _)| holder.owner != member.owner) {
             return Err(Code::NameTaken);
         }
-        let old = |(at, _): &(Instant, _)| at.elapsed() > CID_LIFE;
-        while ledger.said.len() > MAX_CIDS || ledger.said.front().is_some_and(old) {
-            let oldest = ledger.said.pop_front();
-            oldest.and_then(|(_, key)| ledger.cids.remove(&key));
-        }
+        ledger.forget_cids();
         let key = (member.owner.clone(), talk.cid.clone());
         if let Some(id) = ledger.cids.get(&key) {
             return Ok(Some(*id));
@@ -122,5 +118,16 @@ impl Local {
         let swept = self.rooms.sweep(EMPTY_ROOMS);
         let mut ledgers = lock(&self.ledgers);
         swept.iter().for_each(|room| drop(ledgers.remove(room)));
+        ledgers.values_mut().for_each(Ledger::forget_cids);
+    }
+}
+
+impl Ledger {
+    fn forget_cids(&mut self) {
+        let old = |(at, _): &(Instant, _)| at.elapsed() > CID_LIFE;
+        while self.said.len() > MAX_CIDS || self.said.front().is_some_and(old) {
+            let oldest = self.said.pop_front();
+            oldest.and_then(|(_, key)| self.cids.remove(&key));
+        }
     }
 }

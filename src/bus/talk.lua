@@ -13,7 +13,8 @@ local said = redis.call('GET', KEYS[3])
 if said then return said end
 
 -- XADD gives ids that rise within a stream. Where the stream was lost and the clock has gone back, or
--- the dyno is ahead of the clock, the next id is told.
+-- the dyno is ahead of the clock, the next id is told. It is refused (hence pcall) if the stream is ahead
+-- of the dyno: then any id will do. %.0f, for Lua would write a large number with an exponent.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local fresh = redis.call('EXISTS', KEYS[2]) == 0

@@ -87,7 +87,7 @@ impl Bus {
 
     /// Reads a list, and again until it has not changed for a while.
     async fn read_list(self: Arc<Self>, room: Arc<Room>, turns: Arc<Semaphore>) {
-        while room.changed() {
+        while room.take_nudge() {
             let turn = turns.acquire().await; // it is never closed
             let list = match &self.store {
                 Store::Local(local) => Ok(local.names(&room.name)),

@@ -89,7 +89,7 @@ impl Room {
     }
 
     /// Notes that the list may have changed. True if someone has to read it, at once and then as long
-    /// as [`changed`](Self::changed) says so.
+    /// as [`take_nudge`](Self::take_nudge) says so.
     pub fn nudge(&self) -> bool {
         let mut state = lock(&self.state);
         state.nudged = true;
@@ -97,7 +97,7 @@ impl Room {
     }
 
     /// Has the list changed since this was last asked? If not, the reading is over.
-    pub fn changed(&self) -> bool {
+    pub fn take_nudge(&self) -> bool {
         let mut state = lock(&self.state);
         state.reading = take(&mut state.nudged);
         state.reading

@@ -85,8 +85,10 @@ impl Link {
                 Ok(reply) => reply,
                 // Wrong with this room alone, a key of another type for instance: tried again.
                 Err((ErrorKind::Server(kind), e)) if kind != ServerErrorKind::BusyLoading => {
-                    let room = room.name.as_str();
-                    log::warn!("room={room:?} unread error={:?}", e.to_string());
+                    if self.refused.is_new() {
+                        let room = room.name.as_str();
+                        log::warn!("room={room:?} unread error={:?}", e.to_string());
+                    }
                     return Ok(());
                 }
                 Err((_, e)) => return Err(e),
