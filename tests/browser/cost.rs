@@ -26,7 +26,7 @@ async fn the_first_visit_is_three_small_requests_and_the_next_three_are_304() {
     assert_eq!(next.len(), 3);
     assert!(total(&next) <= 3 * KIB, "only heads: {next:?}");
     println!(
-        "first visit: {} bytes, next: {}",
+        "measured: first visit {} bytes in three requests, the next {}",
         total(&first),
         total(&next)
     );
@@ -95,7 +95,7 @@ async fn five_thousand_messages_are_read_and_answered_as_smoothly_as_fifty() {
     let few = fill(50).await;
     let many = fill(5_000).await;
     println!(
-        "typing and scrolling, median and longest of 60 in ms: with 50 {few:.1?}, with 5,000 {many:.1?}"
+        "measured: typing and scrolling, median and longest of 60 in ms: with 50 {few:.1?}, with 5,000 {many:.1?}"
     );
     for (what, few, many) in [("typing", few[0], many[0]), ("scrolling", few[2], many[2])] {
         assert!(
