@@ -166,7 +166,8 @@ impl Conn {
         let _ = socket2::SockRef::from(&self.stream).shutdown(Shutdown::Write);
         let drain = async {
             while self.readable().await.is_ok() {
-                match self.stream.try_read(&mut [0; 2048]) {
+                let read = self.stream.try_read(&mut [0; 2048]); // not kept while others have a turn
+                match read {
                     Ok(0) => break,
                     Err(e) if e.kind() != WouldBlock => break,
                     _ => tokio::task::coop::consume_budget().await, // some send without end
