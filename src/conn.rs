@@ -127,9 +127,8 @@ impl Conn {
         }
     }
 
-    /// Writes what is queued as the kernel takes it, until the last frame is out or the socket fails.
-    /// For one task only, as is [`readable`](Self::readable): tokio's own futures, which are for many,
-    /// would take 250 bytes of everybody, always.
+    /// Writes what is queued, until the last frame is out or the socket fails. For one task only, as is
+    /// [`readable`](Self::readable): tokio's own futures are for many, and take 250 bytes of everybody.
     pub fn pump(&self) -> impl Future<Output = ()> {
         poll_fn(|cx| {
             self.wake.register(cx.waker()); // before looking, so that no change goes unseen
