@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use support::client::talk_until;
 use support::proxy::{Flow, Proxy};
-use support::raw::Raw;
+use support::raw::{self, Raw};
 use support::{
     Client, Crowd, Dyno, Id, PATIENCE, Page, Redis, Router, TALKATIVE, check, cid, need_descriptors,
 };
@@ -332,6 +332,13 @@ async fn a_crowd_talks_while_every_link_is_cut_twice_a_second() {
     crowd.saw_nobody_come_or_go();
 }
 
+/// Those who only sit there answer no Ping: a Pong shows now and then that they live.
+async fn breathe(sitting: &mut [Raw]) {
+    for raw in sitting {
+        raw.send(raw::frame(raw::PONG, "")).await;
+    }
+}
+
 #[tokio::test]
 async fn a_dyno_with_five_thousand_rooms_finds_them_all_again_after_a_cut() {
     const ROOMS: usize = 5_000;
@@ -352,8 +359,11 @@ async fn a_dyno_with_five_thousand_rooms_finds_them_all_again_after_a_cut() {
             assert!(redis.cut_all() >= 1);
         }
     };
+    breathe(&mut sitting).await;
     tokio::join!(fault, crowd.chat(50, 14 * SECOND));
+    breathe(&mut sitting).await;
     crowd.lost_nothing(&redis, 30 * SECOND).await;
+    breathe(&mut sitting).await;
     // None of them is deaf: what the other dyno says in a room is heard here.
     for i in (0..ROOMS).step_by(ROOMS / 50) {
         let mut taro = dynos[1].join(&format!("room {i}"), "taro").await;

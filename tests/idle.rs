@@ -85,7 +85,7 @@ async fn ten_thousand_idle_connections_fit_in_sixty_megabytes() {
         );
     }
     println!(
-        "{CONNECTIONS} joined in {joined:?}; RSS at most {highest} kB, {} kB now",
+        "measured: {CONNECTIONS} joined in {joined:?}; RSS at most {highest} kB, {} kB now",
         dyno.rss_kb()
     );
     assert!(
