@@ -131,6 +131,9 @@ impl Client {
                         line.heard = Instant::now();
                         let frame = serde_json::from_str(&text).unwrap_or(Value::Null);
                         self.hear(&mut line, &frame);
+                        if line.strange {
+                            return Ended::Lost(1006);
+                        }
                     }
                     Some(Ok(Message::Close(close))) => line.close = close.map_or(1005, |c| c.code.into()),
                     Some(Ok(_)) => {} // a browser does not show a Ping

@@ -24,6 +24,8 @@ pub struct Line {
     pub flying: Option<Instant>,
     pub hold: Instant,
     pub close: u16,
+    /// While a dyno was down, another program's has taken its port: not a dyno of this town.
+    pub strange: bool,
 }
 
 impl Line {
@@ -40,6 +42,7 @@ impl Line {
             flying: None,
             hold: now,
             close: 1006,
+            strange: false,
         }
     }
 }
@@ -50,6 +53,9 @@ impl Client {
         let mut me = self.me.borrow_mut();
         let retry = || now + Duration::from_millis(frame["retry_ms"].as_u64().unwrap_or(2_000));
         match frame["kind"].as_str() {
+            Some("welcome") if frame["dyno"] != format!("web.{}", line.dyno + 1) => {
+                line.strange = true;
+            }
             Some("welcome") => {
                 line.live = true;
                 line.hold = now;
