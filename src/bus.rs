@@ -7,6 +7,7 @@
 mod link;
 mod local;
 mod redis;
+mod script;
 mod upkeep;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -32,8 +33,18 @@ type Refusal = Code;
 type Said = Result<Option<Id>, Refusal>;
 /// Folded name → shown name of everyone in a room.
 type Names = BTreeMap<String, String>;
-/// Whether the room's log is gone, how many names there are, and those whose name is gone.
-type Renewed = Result<(bool, usize, Vec<Arc<Member>>), Refusal>;
+/// A room, and some who are in it here.
+type Share = (Arc<Room>, Vec<Arc<Member>>);
+
+/// What was found when a share's names were renewed.
+struct Renewed {
+    /// The room's log is gone.
+    log_lost: bool,
+    /// How many names there are in the room.
+    count: usize,
+    /// Whose name is gone.
+    missing: Vec<Arc<Member>>,
+}
 
 pub struct Bus {
     pub rooms: Arc<Rooms>,

@@ -12,12 +12,12 @@ use std::sync::{Arc, Mutex};
 use std::{collections::BTreeMap, convert::Infallible, mem::replace, time::Duration};
 
 use redis::aio::MultiplexedConnection as Connection;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisResult, Script};
+use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisResult};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use super::{Names, RENEW};
+use super::{Names, RENEW, script::Script};
 use crate::name::{Name, RoomName};
 use crate::{bucket::Minute, conn::lock, room::Room, rooms::Rooms};
 

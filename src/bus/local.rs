@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::{LEASE, Names, Refusal, Renewed, Said};
+use super::{LEASE, Names, Refusal, Renewed, Said, Share};
 use crate::message::{self, Code, Id, Talk};
 use crate::name::{Name, RoomName};
 use crate::room::{Member, Room};
@@ -61,14 +61,21 @@ impl Local {
         Ok(shown)
     }
 
-    /// Claims the names of `members` again; returns those that someone else has taken meanwhile.
-    pub fn renew(&self, room: &RoomName, members: &[Arc<Member>]) -> Renewed {
-        let lost = |member: &&Arc<Member>| self.claim(room, member).is_err();
-        let lost = members.iter().filter(lost).cloned().collect();
-        let mut ledgers = lock(&self.ledgers);
-        let names = &mut ledgers.entry(room.clone()).or_default().names;
-        names.retain(|_, (_, end)| *end > Instant::now());
-        Ok((false, names.len(), lost))
+    /// Claims all names again; those that someone else has taken meanwhile are missing.
+    pub fn renew(&self, shares: &[Share]) -> Vec<Option<Renewed>> {
+        let renewed = |(room, members): &Share| {
+            let lost = |member: &&Arc<Member>| self.claim(&room.name, member).is_err();
+            let missing = members.iter().filter(lost).cloned().collect();
+            let mut ledgers = lock(&self.ledgers);
+            let names = &mut ledgers.entry(room.name.clone()).or_default().names;
+            names.retain(|_, (_, end)| *end > Instant::now());
+            Some(Renewed {
+                log_lost: false,
+                count: names.len(),
+                missing,
+            })
+        };
+        shares.iter().map(renewed).collect()
     }
 
     pub fn release(&self, room: &Arc<Room>, member: &Member) {

@@ -3,19 +3,19 @@
 //! Both run as long as the program, whatever the store. A name that is not renewed lapses by itself, so
 //! nobody has to clean up after a dyno that was killed.
 
-use std::{sync::Arc, time::Duration};
+use std::{mem::take, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use tokio::sync::{Semaphore, mpsc::UnboundedReceiver};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::{Bus, Store};
+use super::{Bus, Share, Store};
 use crate::message::Code;
 use crate::room::{Member, Room};
 
 /// From renewal to renewal.
 pub const RENEW: Duration = Duration::from_secs(5);
-/// Names renewed by one command: bounds how long Redis is busy with it.
+/// Names renewed in one go: bounds how long Redis is busy with it.
 const RENEW_AT_ONCE: usize = 100;
 /// Commands of the upkeep under way at a time: bounds the replies that wait at Redis for us.
 pub const AT_ONCE: usize = 16;
@@ -35,9 +35,7 @@ impl Bus {
                 _ = beat.tick() => false,
             };
             if *link.borrow() {
-                let rooms = stream::iter(self.rooms.all());
-                let renewals = rooms.for_each_concurrent(AT_ONCE, |room| self.renew(room, back));
-                renewals.await;
+                self.renew(back).await;
             }
             if let Store::Local(local) = &self.store {
                 local.sweep();
@@ -45,35 +43,54 @@ impl Bus {
         }
     }
 
-    /// Extends the leases of those who are in a room here, and claims again what has lapsed. The list
-    /// of members is read if it may have changed unnoticed: if the link is `back`, or if it is longer
-    /// or shorter than it is here. Read at every beat, the lists of many are most of an idle dyno's work.
-    async fn renew(&self, room: Arc<Room>, back: bool) {
-        let mut changed = back;
-        for members in room.present().chunks(RENEW_AT_ONCE) {
-            let renewed = match &self.store {
-                Store::Local(local) => local.renew(&room.name, members),
-                Store::Redis(redis) => redis.renew(&room.name, members).await,
-            };
-            let Ok((log_lost, count, missing)) = renewed else {
-                break;
-            };
-            changed |= count != room.count();
-            if log_lost {
-                room.lose_log();
+    /// Extends the leases of those who are in a room here. A list of members is read if it may have
+    /// changed unnoticed: if the link is `back`, or if it is longer or shorter than it is here. Read at
+    /// every beat, the lists of many are most of an idle dyno's work.
+    async fn renew(&self, back: bool) {
+        let (mut shares, mut names) = (Vec::new(), 0);
+        for room in self.rooms.all() {
+            for members in room.present().chunks(RENEW_AT_ONCE) {
+                if names + members.len() > RENEW_AT_ONCE {
+                    self.renew_shares(&take(&mut shares)).await;
+                    names = 0;
+                }
+                names += members.len();
+                shares.push((room.clone(), members.to_vec()));
             }
-            for member in missing {
-                self.claim_again(&room, &member).await;
+            if back {
+                self.rooms.nudge(room);
             }
         }
-        if changed {
-            self.rooms.nudge(room);
-        }
+        self.renew_shares(&shares).await;
     }
 
-    async fn claim_again(&self, room: &Room, member: &Member) {
-        if self.claim(&room.name, member).await == Err(Code::NameTaken) {
-            room.evict(member);
+    /// Renews names in one go: for each room by itself, an idle dyno would do little else. What has
+    /// lapsed is claimed again.
+    async fn renew_shares(&self, shares: &[Share]) {
+        let renewed = match &self.store {
+            Store::Local(local) => local.renew(shares),
+            Store::Redis(redis) => redis.renew(shares).await,
+        };
+        let (mut claims, mut changed) = (Vec::new(), Vec::new());
+        for ((room, _), renewed) in shares.iter().zip(renewed) {
+            let Some(renewed) = renewed else { continue };
+            if renewed.log_lost {
+                room.lose_log();
+            }
+            if renewed.count != room.count() {
+                changed.push(room.clone());
+            }
+            let missing = renewed.missing.into_iter();
+            claims.extend(missing.map(|member| self.claim_again(room, member)));
+        }
+        let claims = stream::iter(claims).buffer_unordered(AT_ONCE);
+        claims.collect::<()>().await;
+        changed.into_iter().for_each(|room| self.rooms.nudge(room));
+    }
+
+    async fn claim_again(&self, room: &Room, member: Arc<Member>) {
+        if self.claim(&room.name, &member).await == Err(Code::NameTaken) {
+            room.evict(&member);
         }
     }
 
@@ -97,7 +114,7 @@ impl Bus {
             if let Ok(list) = list {
                 for member in room.present() {
                     if !list.contains_key(&member.name.folded) {
-                        self.claim_again(&room, &member).await;
+                        self.claim_again(&room, member).await;
                     }
                 }
                 room.set_members(list);

@@ -32,13 +32,12 @@ impl State {
 }
 
 impl Room {
-    /// The people on this dyno that were heard from lately, each once.
+    /// The people on this dyno that were heard from lately, once for each of their connections.
     pub fn present(&self) -> Vec<Arc<Member>> {
         let state = lock(&self.state);
         let seats = state.seats.values();
         let here = seats.filter(|(conn, _)| conn.silent() < LATELY);
-        let named = here.map(|(_, member)| (&member.name.folded, member.clone()));
-        named.collect::<BTreeMap<_, _>>().into_values().collect()
+        here.map(|(_, member)| member.clone()).collect()
     }
 
     /// How many the list of members has.

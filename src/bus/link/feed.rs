@@ -77,10 +77,10 @@ impl Link {
         type Reply = (bool, bool, Vec<Vec<u8>>, BTreeMap<Vec<u8>, Vec<u8>>);
         let (key, mut from) = (key(&room.name), room.last());
         loop {
-            let mut script = self.history.key(&key);
-            script.key(format!("{key}:owners")).arg(from.to_string());
-            script.arg(history::MAX_MESSAGES).arg(history::MAX_BYTES);
-            let reply: RedisResult<Reply> = script.invoke_async(&mut con).await;
+            let mut call = self.history.call(&[&key, &format!("{key}:owners")]);
+            call.arg(from.to_string());
+            call.arg(history::MAX_MESSAGES).arg(history::MAX_BYTES);
+            let reply: RedisResult<Reply> = self.history.run(&call, &mut con).await;
             let (whole, more, lines, owners) = match reply.map_err(|e| (e.kind(), e)) {
                 Ok(reply) => reply,
                 // Wrong with this room alone, a key of another type for instance: tried again.
