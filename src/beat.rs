@@ -11,8 +11,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use crate::conn::{Conn, lock};
-use crate::frame::code;
+use crate::{conn::Conn, frame::code, lock};
 
 /// Connections called on before others get a turn.
 const AT_ONCE: usize = 256;

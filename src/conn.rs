@@ -4,23 +4,21 @@
 //! [`sweep`](Conn::sweep) once a second, and that is its clock: a connection has no timer of its own.
 
 use std::io::{self, ErrorKind::WouldBlock, Read, Write};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, ready};
-use std::{future::poll_fn, net::Shutdown, time::Duration};
+use std::sync::{Mutex, atomic::AtomicU32, atomic::Ordering::Relaxed};
+use std::{future::poll_fn, net::Shutdown, task::Poll, task::ready, time::Duration};
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
-use tokio::{net::TcpStream, sync::watch, time::timeout};
+use socket2::SockRef;
+use tokio::{io::Interest, net::TcpStream, sync::watch, time::timeout};
 
 use crate::frame::{self, code};
-use crate::outbox::Outbox;
+use crate::{lock, outbox::Outbox};
 
-/// The kernel's share per connection: enough for a joined batch, small enough to notice a reader
-/// that is stuck. Linux doubles it for its own bookkeeping.
+/// The kernel's share per connection: enough for a joined batch, small enough to notice who is stuck.
 pub const SEND_BUFFER: u32 = 64 * 1024;
-/// After our Close: how long the peer's last bytes are awaited (RFC 6455 §7.1.1), so that the kernel
-/// does not answer them with a reset that would overtake the Close.
+/// After our Close: how long the peer's last bytes are awaited (RFC 6455 §7.1.1), for the kernel would
+/// answer them with a reset that overtakes it.
 const LINGER: Duration = Duration::from_secs(2);
 /// Seconds from ping to ping: twice within the router's 55 s of silence.
 pub const PING: u32 = 25;
@@ -28,11 +26,6 @@ pub const PING: u32 = 25;
 const SILENCE: u32 = 2 * PING;
 /// Seconds from the upgrade to the welcome.
 const JOIN_DEADLINE: u32 = 10;
-
-/// A locked mutex, also after a panic elsewhere: one session's end must not be everyone's.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 pub struct Conn {
     stream: TcpStream,
@@ -86,8 +79,9 @@ impl Conn {
             let up = *link.borrow(); // here, so that whoever comes last says what is so last
             if state.told_down == up {
                 state.told_down = !up;
-                let frame = if up { &frame::UP } else { &frame::DOWN };
-                state.outbox.push(frame);
+                state
+                    .outbox
+                    .push(if up { &frame::UP } else { &frame::DOWN });
             }
         });
     }
@@ -106,8 +100,7 @@ impl Conn {
             if state.age.is_multiple_of(PING) {
                 state.outbox.push(&frame::BEAT);
             }
-            let blamed = up && !state.joined;
-            state.waited = if blamed { state.waited + 1 } else { 0 };
+            state.waited = (state.waited + 1) * u32::from(up && !state.joined);
             if state.waited > JOIN_DEADLINE {
                 state.outbox.close(code::NOT_OURS, "join_expected");
             }
@@ -162,10 +155,10 @@ impl Conn {
     /// dropped until it ends its side too.
     pub async fn linger(&self) {
         // Fails when the peer has gone already, which is all we want.
-        let _ = socket2::SockRef::from(&self.stream).shutdown(Shutdown::Write);
+        let _ = SockRef::from(&self.stream).shutdown(Shutdown::Write);
         let drain = async {
             while self.readable().await.is_ok() {
-                let read = self.stream.try_read(&mut [0; 2048]); // not kept while others have a turn
+                let read = (&*self).read(&mut [0; 2048]); // not kept while others have a turn
                 match read {
                     Ok(0) => break,
                     Err(e) if e.kind() != WouldBlock => break,
@@ -180,7 +173,14 @@ impl Conn {
 /// What the frame reader reads from. Never waits.
 impl Read for &Conn {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.stream.try_read(buf)?;
+        let (socket, mut n) = (SockRef::from(&self.stream), 0);
+        let read = self.stream.try_io(Interest::READABLE, || {
+            n = (&*socket).read(buf)?;
+            // Not filled, so the socket is empty now: the next read fails without asking the kernel.
+            let full = n == 0 || n == buf.len();
+            full.then_some(()).ok_or(WouldBlock.into())
+        });
+        read.or_else(|e| (n > 0).then_some(()).ok_or(e))?;
         self.silent.store(0, Relaxed);
         Ok(n)
     }

@@ -31,15 +31,13 @@ impl Inbox {
         !replace(&mut self.delivering, true)
     }
 
-    /// The next lines for someone who delivers them: none while `behind`, or if some are missing.
-    pub fn deliver(&mut self, behind: bool) -> Vec<Vec<u8>> {
-        let idle = behind || self.lost;
-        let batch = if idle { Vec::new() } else { self.batch() };
-        self.delivering = !batch.is_empty();
-        batch
+    /// Has whoever delivers to go on? Not while `behind`, nor if lines are missing.
+    pub fn go_on(&mut self, behind: bool) -> bool {
+        self.delivering = !behind && !self.lost && !self.lines.is_empty();
+        self.delivering
     }
 
-    /// The next lines, oldest first; none when all have been taken.
+    /// The next lines, oldest first; none when all have been taken, or if some are missing.
     pub fn batch(&mut self) -> Vec<Vec<u8>> {
         let mut bytes = 0;
         let fits = |line: &&Vec<u8>| {
@@ -47,7 +45,12 @@ impl Inbox {
             bytes <= BATCH
         };
         let n = self.lines.iter().take_while(fits).count().max(1); // one, however long it is
-        let batch: Vec<_> = self.lines.drain(..n.min(self.lines.len())).collect();
+        let n = if self.lost {
+            0
+        } else {
+            n.min(self.lines.len())
+        };
+        let batch: Vec<_> = self.lines.drain(..n).collect();
         self.bytes -= batch.iter().map(Vec::len).sum::<usize>();
         batch
     }
@@ -81,7 +84,7 @@ mod tests {
         for _ in 0..LIMIT / 1000 + 1 {
             inbox.gather(vec![0; 1000]);
         }
-        assert!(inbox.lost);
-        assert!(inbox.batch().len() < 2);
+        inbox.gather(vec![0; 1000]);
+        assert!(inbox.lost && inbox.batch().is_empty() && !inbox.go_on(false));
     }
 }

@@ -26,7 +26,7 @@ mod server;
 mod session;
 mod web;
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed};
 use std::{io, process::ExitCode, time::Duration};
 
 use simple_logger::SimpleLogger;
@@ -118,4 +118,9 @@ async fn measure(server: Arc<Server>) {
             room::DELIVERIES.swap(0, Relaxed),
         );
     }
+}
+
+/// A locked mutex, also after a panic elsewhere: one session's end must not be everyone's.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -17,9 +17,8 @@ use bytes::Bytes;
 use tokio::{sync::watch, time::Instant};
 
 pub use self::{members::Member, seat::Seat};
-use crate::conn::{Conn, lock};
 use crate::message::{self, Id};
-use crate::{frame, history::History, inbox::Inbox, name::RoomName};
+use crate::{conn::Conn, frame, history::History, inbox::Inbox, lock, name::RoomName};
 
 /// Messages taken in and frames handed out since the start, for the metrics line.
 pub static MESSAGES: AtomicU64 = AtomicU64::new(0);
@@ -71,12 +70,14 @@ impl Room {
         lock(&self.inbox).gather(line)
     }
 
-    /// Delivers a batch of what has gathered. True if there may be more.
+    /// Delivers a batch of what has gathered. True if there is more.
     pub fn deliver(&self) -> bool {
         let mut state = lock(&self.state);
-        let lines = lock(&self.inbox).deliver(self.is_behind());
-        self.publish(&mut state, &lines);
-        !lines.is_empty()
+        if !self.is_behind() {
+            let lines = lock(&self.inbox).batch();
+            self.publish(&mut state, &lines);
+        }
+        lock(&self.inbox).go_on(self.is_behind())
     }
 
     /// Have lines been dropped, so that the log must be read again? Says so once.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::{conn::lock, name::RoomName, room::Room};
+use crate::{lock, name::RoomName, room::Room};
 
 pub struct Rooms {
     rooms: Mutex<HashMap<RoomName, Arc<Room>>>,

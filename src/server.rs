@@ -43,6 +43,7 @@ pub fn listen(port: u16) -> io::Result<TcpListener> {
     let open = |socket: TcpSocket, addr: SocketAddr| {
         socket.set_reuseaddr(true)?;
         socket.set_send_buffer_size(SEND_BUFFER)?; // which accepted sockets inherit
+        socket.set_nodelay(true)?; // and this, without which frames are only later
         socket.bind(addr)?;
         socket.listen(BACKLOG)
     };
@@ -108,7 +109,6 @@ impl Server {
         };
         let server = self.clone();
         tokio::spawn(async move {
-            let _ = stream.set_nodelay(true); // without it frames are only later
             let conn = Arc::new(Conn::new(stream));
             if let Some(early) = server.greet(&conn).await {
                 server.open(conn, early).await;

@@ -135,12 +135,14 @@ impl Session {
             r#""room":{room},"user":{user},"token":"{token}","dyno":{dyno},"boot":"{boot}""#
         );
         let member = Arc::new(member);
-        while self.seat.is_none() {
+        loop {
             let room = self.dyno.bus.open(&join.room).await?;
             self.seat = room.enter(&self.conn, member.clone(), join.last, &greeting);
-            tokio::task::yield_now().await; // it may just have fallen behind again
+            if self.seat.is_some() {
+                return Ok(());
+            }
+            tokio::task::yield_now().await; // it has just fallen behind again
         }
-        Ok(())
     }
 
     async fn talk(&self, seat: &Seat, talk: Talk) -> Result<(), Refused> {

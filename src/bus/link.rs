@@ -19,7 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::{Names, RENEW, script::Script};
 use crate::name::{Name, RoomName};
-use crate::{bucket::Minute, conn::lock, room::Room, rooms::Rooms};
+use crate::{bucket::Minute, lock, room::Room, rooms::Rooms};
 
 /// An answer that takes longer is taken for lost, and so is the connection.
 const TIMEOUT: Duration = Duration::from_secs(2);

@@ -9,7 +9,7 @@ use super::{LEASE, Names, Refusal, Renewed, Said, Share};
 use crate::message::{self, Code, Id, Talk};
 use crate::name::{Name, RoomName};
 use crate::room::{Member, Room};
-use crate::{conn::lock, history, rooms::Rooms};
+use crate::{history, lock, rooms::Rooms};
 
 /// Empty rooms whose log is kept, the oldest goes first: 128 MB when every one of them is full.
 const EMPTY_ROOMS: usize = 1_000;

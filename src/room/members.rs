@@ -6,10 +6,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::time::Instant;
 
 use super::{Room, State};
-use crate::conn::{Conn, PING, lock};
+use crate::conn::{Conn, PING};
 use crate::frame::{self, code};
 use crate::message::{self, Code};
-use crate::name::Name;
+use crate::{lock, name::Name};
 
 /// A person is renewed only if heard from since the last ping: a dead socket must not keep a name.
 const LATELY: u32 = PING + 5;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{Member, Room};
-use crate::conn::{Conn, PING, lock};
+use crate::conn::{Conn, PING};
 use crate::message::{self, Id, MAX_MESSAGE};
-use crate::{frame, name::Name};
+use crate::{frame, lock, name::Name};
 
 /// A connection's place in a room, until dropped.
 pub struct Seat {
