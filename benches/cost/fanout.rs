@@ -16,11 +16,11 @@ fn halls(plan: &Plan, people: usize) -> (Hall, Hall) {
 /// Goal 1.
 pub fn full(plan: &Plan) -> Vec<Row> {
     let (people, speakers) = (plan.size(500, 20), plan.size(50, 5));
-    let lasting = plan.time(5.0, 0.3);
+    let lasting = plan.time(2.0, 0.3);
     let (mut chat, mut floor) = halls(plan, people);
     let (mut rate, mut wall, mut cost, mut bare, mut joined, mut single) = <_>::default();
     chat.rush(speakers, 1, lasting / 4); // the log fills up
-    for turn in plan.repeats() {
+    for turn in plan.pairs() {
         let talk = chat.rush(speakers, 1, lasting);
         let loops = floor.rush(speakers, talk.joined.round() as usize, lasting);
         let one = floor.rush(speakers, 1, lasting / 2);
@@ -69,13 +69,13 @@ pub fn paced(plan: &Plan) -> Vec<Row> {
     let (mut chat, mut floor) = halls(plan, people);
     let (mut cost, mut p50, mut p99) = <(Vec<_>, Vec<_>, Vec<_>)>::default();
     let (mut bare, mut bare50, mut bare99) = <(Vec<_>, Vec<_>, Vec<_>)>::default();
-    for turn in plan.repeats() {
+    for turn in plan.pairs() {
         progress(&format!("paced {turn}"));
         for (hall, costs, middles, ends) in [
             (&mut chat, &mut cost, &mut p50, &mut p99),
             (&mut floor, &mut bare, &mut bare50, &mut bare99),
         ] {
-            let stretch = hall.pace(200, plan.time(5.0, 0.3), people, |n| n % people);
+            let stretch = hall.pace(200, plan.time(2.0, 0.3), people, |n| n % people);
             costs.push(stretch.cpu_per_delivery());
             middles.push(stretch.delay(500));
             ends.push(stretch.delay(990));

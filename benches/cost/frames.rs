@@ -22,9 +22,21 @@ pub fn stamped() -> String {
     format!("{now:0STAMP$}{:x<1$}", "", TEXT_LENGTH - STAMP)
 }
 
-/// How long ago a message was said, from the payload of its frame; in µs.
-pub fn age(talk: &[u8]) -> f64 {
-    let stamp = &talk[talk.len() - BEHIND - TEXT_LENGTH..][..STAMP];
+/// Where the text begins in the payload of one of our frames.
+pub fn place(talk: &[u8]) -> usize {
+    talk.len() - BEHIND - TEXT_LENGTH
+}
+
+/// Where it begins in what another server sends, if it is in there.
+pub fn find(payload: &[u8]) -> Option<usize> {
+    let rest = [b'x'; TEXT_LENGTH - STAMP];
+    let place = payload.windows(rest.len()).position(|text| text == rest)?;
+    place.checked_sub(STAMP)
+}
+
+/// How long ago the text was said that begins there; in µs.
+pub fn age(talk: &[u8], place: usize) -> f64 {
+    let stamp = &talk[place..][..STAMP];
     let digits = stamp.iter().map(|digit| u64::from(digit - b'0'));
     let said = digits.fold(0, |number, digit| 10 * number + digit);
     (START.elapsed().as_nanos() as f64 / 1e3) - said as f64
@@ -34,14 +46,16 @@ pub fn is_talk(payload: &[u8]) -> bool {
     payload.starts_with(br#"{"kind":"talk""#)
 }
 
-/// To the chat. Nobody has a name that anyone had before.
-pub fn join(room: usize) -> Vec<u8> {
+/// Nobody has a name that anyone had before.
+pub fn name() -> String {
     static PEOPLE: AtomicUsize = AtomicUsize::new(0);
-    let (room, user) = (
-        format!("r{room}"),
-        format!("n{:06}", PEOPLE.fetch_add(1, Relaxed)),
-    );
-    raw::frame(TEXT, join_frame(&room, &user, &token(), None).to_string())
+    format!("n{:06}", PEOPLE.fetch_add(1, Relaxed))
+}
+
+/// To the chat.
+pub fn join(room: usize) -> Vec<u8> {
+    let join = join_frame(&format!("r{room}"), &name(), &token(), None);
+    raw::frame(TEXT, join.to_string())
 }
 
 /// To the chat.

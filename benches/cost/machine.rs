@@ -12,6 +12,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
 
+use crate::peer::Peer;
 use crate::support::{Bus, Dyno, Redis, TALKATIVE, World, bound_to_us};
 
 /// For the server; everything else, Redis and the clients, shares the other one.
@@ -19,10 +20,11 @@ const MEASURED: usize = 0;
 const DRIVING: usize = 1;
 
 /// How one speaks to a server.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 pub enum Wire {
     Chat,
     Floor,
+    Peer(&'static Peer),
 }
 
 /// A process that is measured, and what it needs.
@@ -77,6 +79,17 @@ impl Server {
             pid,
             world: None,
             floor: Some(child),
+        }
+    }
+
+    /// Somebody else's, which runs already.
+    pub fn peer(peer: &'static Peer) -> Server {
+        Server {
+            wire: Wire::Peer(peer),
+            addr: peer.addr,
+            pid: peer.pid,
+            world: None,
+            floor: None,
         }
     }
 

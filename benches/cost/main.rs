@@ -7,6 +7,7 @@
 //!     cargo bench                          everything, about ten minutes
 //!     cargo bench -- paced join            only these
 //!     cargo bench -- --short               seconds: shows that the machinery works, measures nothing
+//!     cargo bench -- --peer …              another server as well: `peer.rs` says how
 //!     DYNOCHAT_BIN=/path cargo bench       another build of the program
 
 mod crowd;
@@ -17,6 +18,7 @@ mod frames;
 mod hall;
 mod machine;
 mod member;
+mod peer;
 mod people;
 mod rooms;
 mod start;
@@ -28,6 +30,7 @@ use std::env;
 use std::ops::Range;
 use std::time::Duration;
 
+use peer::Peer;
 use table::{Row, Wanted};
 
 /// The argument that makes this program the floor.
@@ -50,6 +53,11 @@ impl Plan {
     pub fn repeats(&self) -> Range<usize> {
         0..self.size(3, 1)
     }
+
+    /// Short stretches of ours and of the floor in turn: what else the machine does strikes both.
+    pub fn pairs(&self) -> Range<usize> {
+        0..self.size(9, 1)
+    }
 }
 
 /// A part's name, and what measures it.
@@ -69,10 +77,11 @@ const PARTS: [Part; 10] = [
 ];
 
 fn main() {
-    let args: Vec<_> = env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let mut args: Vec<_> = env::args().skip(1).filter(|arg| arg != "--bench").collect();
     if args.iter().any(|arg| arg == FLOOR) {
         return floor::serve();
     }
+    let peers = Peer::take(&mut args);
     let plan = Plan {
         short: args.iter().any(|arg| arg == "--short"),
     };
@@ -89,6 +98,11 @@ fn main() {
         .iter()
         .filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|w| w == name));
     let mut rows: Vec<Row> = parts.flat_map(|(_, measure)| measure(&plan)).collect();
+    rows.extend(
+        peers
+            .into_iter()
+            .flat_map(|peer| peer::measure(&plan, peer)),
+    );
     rows.sort_by_key(|row| row.goal);
     println!(
         "\n{}; {} repeats",

@@ -8,7 +8,8 @@ use nix::{getsockopt_impl, libc, sockopt_impl, sys::socket::GetSockOpt};
 
 use crate::frames;
 use crate::machine::Wire;
-use crate::support::raw;
+use crate::peer::filled;
+use crate::support::raw::{self, TEXT};
 
 // A reader's segments are the writes that were made for it: on loopback nothing splits or merges them.
 sockopt_impl!(
@@ -25,7 +26,7 @@ pub struct Member {
     room: usize,
     /// The beginning of a frame.
     pub unread: Vec<u8>,
-    switched: bool,
+    pub switched: bool,
     /// Messages that have arrived.
     pub talks: u64,
 }
@@ -36,7 +37,10 @@ impl Member {
         let mut stream = TcpStream::connect(addr).expect("the server accepts");
         stream.set_nodelay(true).expect("a socket");
         stream.set_nonblocking(true).expect("a socket");
-        let head = raw::upgrade_head(&addr.to_string(), &[]);
+        let mut head = raw::upgrade_head(&addr.to_string(), &[]);
+        if let Wire::Peer(peer) = wire {
+            head = head.replacen("/ws", &peer.path, 1);
+        }
         stream.write_all(head.as_bytes()).expect("a head fits");
         let (unread, switched, talks) = Default::default();
         Member {
@@ -53,6 +57,7 @@ impl Member {
         let bytes = match self.wire {
             Wire::Chat => frames::talk(text),
             Wire::Floor => frames::sized(&frames::delivery(text).repeat(joined)),
+            Wire::Peer(peer) => raw::frame(TEXT, filled(&peer.say, self.room, "", text)),
         };
         let sent = self.stream.write_all(&bytes);
         sent.expect("what is said fits into a socket that is being read");
@@ -77,6 +82,10 @@ impl Member {
         let join = match self.wire {
             Wire::Chat => frames::join(self.room),
             Wire::Floor => frames::sized(&(self.room as u32).to_le_bytes()),
+            Wire::Peer(peer) if peer.join.is_empty() => vec![],
+            Wire::Peer(peer) => {
+                raw::frame(TEXT, filled(&peer.join, self.room, &frames::name(), ""))
+            }
         };
         self.stream.write_all(&join).ok()?;
         Some(&bytes[head + 4..])
