@@ -1,5 +1,5 @@
-//! A script in Redis, called by its hash. `redis::Script` does this too, but copies every argument
-//! and keeps room for all three commands it may need: 6,000 instructions of each message.
+//! A script in Redis, called by its hash. `redis::Script` does this too, but copies every argument,
+//! and its future has room for all three commands that it may need.
 
 use redis::aio::MultiplexedConnection as Connection;
 use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, ServerErrorKind};
