@@ -12,8 +12,7 @@ use futures_util::task::AtomicWaker;
 use socket2::SockRef;
 use tokio::{io::Interest, net::TcpStream, sync::watch, time::timeout};
 
-use crate::frame::{self, code};
-use crate::{lock, outbox::Outbox};
+use crate::{frame, frame::code, lock, outbox::Outbox};
 
 /// The kernel's share per connection: enough for a joined batch, small enough to notice who is stuck.
 pub const SEND_BUFFER: u32 = 64 * 1024;
@@ -79,9 +78,8 @@ impl Conn {
             let up = *link.borrow(); // here, so that whoever comes last says what is so last
             if state.told_down == up {
                 state.told_down = !up;
-                state
-                    .outbox
-                    .push(if up { &frame::UP } else { &frame::DOWN });
+                let frame = if up { &frame::UP } else { &frame::DOWN };
+                state.outbox.push(frame);
             }
         });
     }
@@ -100,7 +98,8 @@ impl Conn {
             if state.age.is_multiple_of(PING) {
                 state.outbox.push(&frame::BEAT);
             }
-            state.waited = (state.waited + 1) * u32::from(up && !state.joined);
+            let blamed = up && !state.joined;
+            state.waited = if blamed { state.waited + 1 } else { 0 };
             if state.waited > JOIN_DEADLINE {
                 state.outbox.close(code::NOT_OURS, "join_expected");
             }
@@ -151,8 +150,7 @@ impl Conn {
         poll_fn(|cx| self.stream.poll_read_ready(cx))
     }
 
-    /// Ends the connection for good: our side first, then what the peer still sends is read and
-    /// dropped until it ends its side too.
+    /// Ends the connection: our side first, then what the peer still sends is dropped until it ends.
     pub async fn linger(&self) {
         // Fails when the peer has gone already, which is all we want.
         let _ = SockRef::from(&self.stream).shutdown(Shutdown::Write);
@@ -180,7 +178,9 @@ impl Read for &Conn {
             let full = n == 0 || n == buf.len();
             full.then_some(()).ok_or(WouldBlock.into())
         });
-        read.or_else(|e| (n > 0).then_some(()).ok_or(e))?;
+        if n == 0 {
+            read?;
+        }
         self.silent.store(0, Relaxed);
         Ok(n)
     }

@@ -15,7 +15,7 @@ pub struct Inbox {
     bytes: usize,
     /// Someone has been asked to deliver and has not yet found the inbox empty.
     delivering: bool,
-    /// Lines have been dropped.
+    /// Lines have been dropped. Until this is taken back, none are kept: they would follow a hole.
     pub lost: bool,
 }
 
@@ -24,20 +24,20 @@ impl Inbox {
     pub fn gather(&mut self, line: Vec<u8>) -> bool {
         self.bytes += line.len();
         self.lines.push_back(line);
-        if self.bytes > LIMIT {
+        if self.lost || self.bytes > LIMIT {
             (self.lines, self.bytes) = Default::default();
             self.lost = true;
         }
         !replace(&mut self.delivering, true)
     }
 
-    /// Has whoever delivers to go on? Not while `behind`, nor if lines are missing.
+    /// Has whoever delivers to go on? Not while `behind`.
     pub fn go_on(&mut self, behind: bool) -> bool {
-        self.delivering = !behind && !self.lost && !self.lines.is_empty();
+        self.delivering = !behind && !self.lines.is_empty();
         self.delivering
     }
 
-    /// The next lines, oldest first; none when all have been taken, or if some are missing.
+    /// The next lines, oldest first; none when all have been taken.
     pub fn batch(&mut self) -> Vec<Vec<u8>> {
         let mut bytes = 0;
         let fits = |line: &&Vec<u8>| {
@@ -45,12 +45,7 @@ impl Inbox {
             bytes <= BATCH
         };
         let n = self.lines.iter().take_while(fits).count().max(1); // one, however long it is
-        let n = if self.lost {
-            0
-        } else {
-            n.min(self.lines.len())
-        };
-        let batch: Vec<_> = self.lines.drain(..n).collect();
+        let batch: Vec<_> = self.lines.drain(..n.min(self.lines.len())).collect();
         self.bytes -= batch.iter().map(Vec::len).sum::<usize>();
         batch
     }

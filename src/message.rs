@@ -150,15 +150,14 @@ fn word(value: &Value, min: usize) -> Result<String, Code> {
 /// What stands behind the id in a room's log.
 pub fn body(user: &str, message: &str, cid: &str) -> String {
     let [user, message, cid] = [user, message, cid].map(quote);
-    // By hand, here and below: `format!` is many times slower, and this is done for every message.
+    // Done twice for every message: `format!` would take almost twice as long for all of it.
     let [a, b, c] = [r#"{"user":"#, r#","message":"#, r#","cid":"#];
     [a, &user, b, &message, c, &cid, "}"].concat()
 }
 
 /// A `talk` frame's text: a message's body, and its id.
 pub fn talk_json(id: Id, body: &str) -> String {
-    let (id, body) = (id.to_string(), &body[1..]);
-    [r#"{"kind":"talk","id":""#, &id, r#"","#, body].concat()
+    format!(r#"{{"kind":"talk","id":"{id}",{}"#, &body[1..])
 }
 
 /// Reads a line of a room's log, `ID BODY`, and returns the id and the `talk` frame's text. Strict in

@@ -73,11 +73,12 @@ impl Room {
     /// Delivers a batch of what has gathered. True if there is more.
     pub fn deliver(&self) -> bool {
         let mut state = lock(&self.state);
-        if !self.is_behind() {
+        let behind = self.is_behind();
+        if !behind {
             let lines = lock(&self.inbox).batch();
             self.publish(&mut state, &lines);
         }
-        lock(&self.inbox).go_on(self.is_behind())
+        lock(&self.inbox).go_on(behind)
     }
 
     /// Have lines been dropped, so that the log must be read again? Says so once.

@@ -108,17 +108,17 @@ impl Crowd {
 
     fn read(&mut self, number: usize) {
         let member = &mut self.members[number];
-        let came_in = !member.switched;
+        let (foreign, came_in) = (matches!(self.wire, Wire::Peer(_)), !member.switched);
         let Some(mut bytes) = member.read(&mut self.buffer) else {
             self.ended += 1;
             return self.epoll.delete(&member.stream).expect("it was watched");
         };
         // Another server's welcome is not known.
-        self.joined += usize::from(came_in && matches!(self.wire, Wire::Peer(_)));
+        self.joined += usize::from(foreign && came_in);
         while let Some((opcode, payload, used)) = frames::next(bytes) {
-            let text = match self.wire {
-                Wire::Peer(_) => frames::find(payload),
-                _ => frames::is_talk(payload).then(|| frames::place(payload)),
+            let text = match foreign {
+                true => frames::find(payload),
+                false => frames::is_talk(payload).then(|| frames::place(payload)),
             };
             if let Some(text) = text {
                 member.talks += 1;
@@ -127,7 +127,7 @@ impl Crowd {
                 if let Some(delays) = &mut self.delays {
                     delays.push(frames::age(payload, text));
                 }
-            } else if matches!(self.wire, Wire::Peer(_)) && opcode != PING {
+            } else if foreign && opcode != PING {
                 // A welcome perhaps, or a list: it is not known.
             } else if payload.starts_with(br#"{"kind":"welcome""#) {
                 self.joined += 1;

@@ -71,7 +71,7 @@ impl Bus {
             Store::Local(local) => local.renew(shares),
             Store::Redis(redis) => redis.renew(shares).await,
         };
-        let (mut claims, mut changed) = (Vec::new(), Vec::new());
+        let (mut lost, mut changed) = (Vec::new(), Vec::new());
         for ((room, _), renewed) in shares.iter().zip(renewed) {
             let Some(renewed) = renewed else { continue };
             if renewed.log_lost {
@@ -81,17 +81,20 @@ impl Bus {
                 changed.push(room.clone());
             }
             let missing = renewed.missing.into_iter();
-            claims.extend(missing.map(|member| self.claim_again(room, member)));
+            lost.extend(missing.map(|member| (room, member)));
         }
-        let claims = stream::iter(claims).buffer_unordered(AT_ONCE);
-        claims.collect::<()>().await;
+        self.claim_again(lost).await;
         changed.into_iter().for_each(|room| self.rooms.nudge(room));
     }
 
-    async fn claim_again(&self, room: &Room, member: Arc<Member>) {
-        if self.claim(&room.name, &member).await == Err(Code::NameTaken) {
-            room.evict(&member);
-        }
+    /// Claims names that have lapsed; who finds that somebody else has one has to go.
+    async fn claim_again(&self, lost: Vec<(&Arc<Room>, Arc<Member>)>) {
+        let claims = stream::iter(lost).for_each_concurrent(AT_ONCE, |(room, member)| async move {
+            if self.claim(&room.name, &member).await == Err(Code::NameTaken) {
+                room.evict(&member);
+            }
+        });
+        claims.await;
     }
 
     /// Reads the lists of members that may have changed, as they are handed in.
@@ -112,11 +115,10 @@ impl Bus {
             };
             drop(turn);
             if let Ok(list) = list {
-                for member in room.present() {
-                    if !list.contains_key(&member.name.folded) {
-                        self.claim_again(&room, member).await;
-                    }
-                }
+                let mut lost = room.present();
+                lost.retain(|member| !list.contains_key(&member.name.folded));
+                let lost = lost.into_iter().map(|member| (&room, member));
+                self.claim_again(lost.collect()).await;
                 room.set_members(list);
             }
             sleep(READ_PAUSE).await;
