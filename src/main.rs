@@ -26,6 +26,7 @@ mod server;
 mod session;
 mod web;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed};
 use std::{io, process::ExitCode, time::Duration};
 
@@ -53,13 +54,31 @@ fn main() -> ExitCode {
 }
 
 fn start(config: Config) -> Result<(), String> {
-    let logger = SimpleLogger::new().with_level(config.log);
-    logger.init().map_err(|e| e.to_string())?;
+    let logger = Log(SimpleLogger::new().with_level(config.log));
+    log::set_boxed_logger(Box::new(logger)).map_err(|e| e.to_string())?;
+    log::set_max_level(config.log);
     let mut runtime = runtime::Builder::new_multi_thread();
     runtime.enable_all().max_blocking_threads(BLOCKING_THREADS);
     let runtime = runtime.build();
     let runtime = runtime.map_err(|e| format!("failed to start the runtime: {e}"))?;
-    runtime.block_on(run(config))
+    let served = runtime.block_on(run(config));
+    runtime.shutdown_background(); // a look-up of Redis' name may take longer than there is time
+    served
+}
+
+/// The log on stdout. Where nobody takes it any more `println!` panics, which must end nobody's chat.
+struct Log(SimpleLogger);
+
+impl log::Log for Log {
+    fn enabled(&self, metadata: &log::Metadata) -> bool {
+        self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &log::Record) {
+        let _ = catch_unwind(AssertUnwindSafe(|| self.0.log(record)));
+    }
+
+    fn flush(&self) {}
 }
 
 /// Listens first, for the platform waits for that; then serves until a signal, and drains.

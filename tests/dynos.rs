@@ -5,12 +5,16 @@ mod support;
 
 use nix::sys::signal::Signal;
 use serde_json::json;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use support::client::{Heard, join_frame};
 use support::dyno::refuses_to_boot;
+use support::raw::{head, http};
 use support::redis_server::Reserved;
 use support::{
-    Client, Crowd, Dyno, PATIENCE, Raw, Redis, Router, TALKATIVE, check, cid, eventually, token,
+    Client, Crowd, Dyno, PATIENCE, Raw, Redis, Router, TALKATIVE, bound_to_us, check, cid,
+    eventually, free_port, token,
 };
 use tokio::net::TcpStream;
 use tokio::time::sleep;
@@ -542,6 +546,56 @@ async fn a_redis_that_has_forgotten_everything_is_told_who_is_here() {
     taro.expect_members(&["hanako", "taro"]).await;
     taro.say("and on").await;
     hanako.hears("and on").await;
+}
+
+#[tokio::test]
+async fn a_name_shown_to_one_tab_alone_is_taken_back() {
+    let dyno = Dyno::start(&[]).await;
+    let mut hanako = dyno.join("lobby", "hanako").await;
+    let mut taro = dyno.join("lobby", "taro").await;
+    // The list of these two is sent; the next is read a second later.
+    hanako.expect_members(&["hanako", "taro"]).await;
+    taro.settle().await;
+    let jiro = dyno.join("lobby", "jiro").await;
+    let token = hanako.token.clone();
+    let mut tab = dyno.join_with("lobby", "hanako", &token, None).await;
+    jiro.quit().await;
+    for client in [&mut hanako, &mut tab, &mut taro] {
+        client.expect_members(&["hanako", "taro"]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_any_more_stops_nothing() {
+    let mut redis = Redis::start(&[]).await;
+    let port = free_port();
+    let mut command = Command::new(support::dyno::program());
+    command.env("PORT", port.to_string());
+    command.env("REDIS_URL", redis.url());
+    let child = bound_to_us(&mut command).stdout(Stdio::piped()).spawn();
+    let mut child = child.expect("the program starts");
+    let log = BufReader::new(child.stdout.take().expect("a pipe"));
+    let up = log.lines().find(|line| match line {
+        Ok(line) => line.contains("redis=up"),
+        Err(e) => panic!("the log: {e}"),
+    });
+    assert!(up.is_some()); // and the pipe is closed
+    redis.stop().await; // which is a line in the log
+    sleep(SECOND).await;
+    redis.restart().await;
+    let addr = ([127, 0, 0, 1], port).into();
+    eventually("Redis is up again", PATIENCE, async || {
+        let health = http(addr, &head("GET /healthz", "localhost", &[])).await;
+        let health = health.text().to_owned();
+        if health.contains(r#""redis":"up""#) {
+            Ok(())
+        } else {
+            Err(health)
+        }
+    })
+    .await;
+    child.kill().expect("it still runs");
+    child.wait().expect("it ends");
 }
 
 // ---- settings
