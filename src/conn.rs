@@ -38,10 +38,9 @@ pub struct Conn {
 #[derive(Default)]
 struct State {
     outbox: Outbox,
-    /// Sweeps since the upgrade, and those in which it might have joined and had not.
+    /// Sweeps since the upgrade, and those in which a join has been expected, while it is.
     age: u32,
-    waited: u32,
-    joined: bool,
+    waited: Option<u32>,
     /// Has this page been told that Redis is away?
     told_down: bool,
 }
@@ -84,9 +83,9 @@ impl Conn {
         });
     }
 
-    /// The welcome has been sent: no deadline for that any more.
-    pub fn joined(&self) {
-        lock(&self.state).joined = true;
+    /// Whether a join is expected, within a deadline that begins now.
+    pub fn expect_join(&self, expected: bool) {
+        lock(&self.state).waited = expected.then_some(0);
     }
 
     /// Pings, and keeps the deadlines. Nobody is blamed for not joining while Redis is not `up`.
@@ -98,9 +97,8 @@ impl Conn {
             if state.age.is_multiple_of(PING) {
                 state.outbox.push(&frame::BEAT);
             }
-            let blamed = up && !state.joined;
-            state.waited = if blamed { state.waited + 1 } else { 0 };
-            if state.waited > JOIN_DEADLINE {
+            state.waited = state.waited.map(|n| if up { n + 1 } else { 0 });
+            if state.waited > Some(JOIN_DEADLINE) {
                 state.outbox.close(code::NOT_OURS, "join_expected");
             }
             if silent >= SILENCE {

@@ -59,6 +59,7 @@ impl Session {
     /// Runs until the socket may be closed. `early`: bytes that came behind the request's head.
     pub async fn run(&mut self) {
         let conn = self.conn.clone();
+        conn.expect_join(true);
         tokio::select! {
             biased;
             _ = conn.pump() => {} // closed from our side, and written; or it failed
@@ -102,7 +103,10 @@ impl Session {
             }
             (Ok(Incoming::Join(join)), None) => {
                 draw(&mut self.pings, None)?;
-                Box::pin(self.join(join)).await?; // rare, and larger than all else
+                self.conn.expect_join(false);
+                let joined = Box::pin(self.join(join)).await; // rare, and larger than all else
+                self.conn.expect_join(joined.is_err());
+                joined?;
             }
             (Ok(Incoming::Talk(talk)), Some(seat)) => {
                 draw(&mut self.talks, Some(&talk.cid))?;
