@@ -15,10 +15,10 @@ use crate::{conn::Conn, frame::code, lock};
 
 /// Connections called on before others get a turn.
 const AT_ONCE: usize = 256;
-/// A restart's Closes are spread over this long, so that the sibling dynos are not stormed, but a
-/// handful of people is not kept waiting either.
-const DRAIN: Duration = Duration::from_secs(4);
-const DRAIN_STEP: Duration = Duration::from_millis(20);
+/// Closes that bring people to other dynos are spread over this long, so that those are not stormed,
+/// but a handful of people is not kept waiting either.
+const SPREAD: Duration = Duration::from_secs(4);
+const STEP: Duration = Duration::from_millis(20);
 
 #[derive(Default)]
 pub struct Beat {
@@ -66,13 +66,7 @@ impl Beat {
     /// Closes every connection with 1012 and returns when all have been told.
     pub async fn drain(&self) {
         self.draining.store(true, Relaxed);
-        let conns = self.alive();
-        let step = DRAIN_STEP.min(DRAIN / conns.len().max(1) as u32);
-        let start = Instant::now();
-        for (n, conn) in conns.into_iter().enumerate() {
-            sleep((step * n as u32).saturating_sub(start.elapsed())).await;
-            conn.close(code::RESTART, "restart");
-        }
+        disperse(self.alive(), "restart").await;
     }
 
     /// The living connections, so that nothing is sent under the lock; the others are forgotten.
@@ -80,5 +74,15 @@ impl Beat {
         let mut conns = lock(&self.conns);
         conns.retain(|conn| conn.strong_count() > 0);
         conns.iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+/// Closes connections one by one with 1012: they will all come back, most of them to the same dynos.
+pub async fn disperse(conns: Vec<Arc<Conn>>, reason: &'static str) {
+    let step = STEP.min(SPREAD / conns.len().max(1) as u32);
+    let start = Instant::now();
+    for (n, conn) in conns.into_iter().enumerate() {
+        sleep((step * n as u32).saturating_sub(start.elapsed())).await;
+        conn.close(code::RESTART, reason);
     }
 }

@@ -80,8 +80,8 @@ impl History {
             Some(last) if last == Id::default() => (!self.trimmed).then_some(0),
             Some(last) => place(last).map(|n| n + 1),
         };
-        // What the page has is not sent again, gap or not; a page ahead of the log has another's.
-        let seen = last.filter(|last| *last < self.last()).unwrap_or_default();
+        // What the page has is not sent again, gap or not; a page ahead of all ids has another log's.
+        let seen = last.filter(|last| *last <= self.floor).unwrap_or_default();
         let known = self.entries.partition_point(|(id, _)| *id <= seen);
         let from = start.unwrap_or(known.max(self.entries.len().saturating_sub(NEWCOMER)));
         let missed = self.entries.range(from..);
@@ -145,8 +145,12 @@ mod tests {
         assert_eq!((replay.gap, replay.covers), (true, id(1150)));
         let replay = log(1..6).after(Some(Id(3, 7)));
         assert_eq!((replay.gap, &*replay.messages), (true, "4,5"));
-        let replay = log(1..6).after(Some(id(9)));
+        let mut log = log(1..6);
+        let replay = log.after(Some(id(9)));
         assert_eq!((replay.gap, &*replay.messages), (true, "1,2,3,4,5"));
+        log.floor = id(9); // it was deleted
+        let replay = log.after(Some(id(9)));
+        assert_eq!((replay.gap, &*replay.messages), (true, ""));
     }
 
     #[test]

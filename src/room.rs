@@ -10,15 +10,16 @@ mod seat;
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem::{replace, take};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use tokio::{sync::watch, time::Instant};
 
 pub use self::{members::Member, seat::Seat};
+use crate::history::{self, History};
 use crate::message::{self, Id};
-use crate::{conn::Conn, frame, history::History, inbox::Inbox, lock, name::RoomName};
+use crate::{conn::Conn, frame, inbox::Inbox, lock, name::RoomName};
 
 /// Messages taken in and frames handed out since the start, for the metrics line.
 pub static MESSAGES: AtomicU64 = AtomicU64::new(0);
@@ -31,6 +32,8 @@ pub struct Room {
     state: Mutex<State>,
     /// Changed only under the lock of `state`, so that no delivery is under way.
     behind: watch::Sender<bool>,
+    /// Whether the list of members is being read. Apart, for a nudge must not wait for a delivery.
+    list: AtomicU8,
 }
 
 #[derive(Default)]
@@ -44,9 +47,6 @@ struct State {
     members: BTreeMap<String, String>,
     /// The list of them that everyone here was sent last, as JSON.
     sent: String,
-    /// Someone reads the list; it has changed since.
-    reading: bool,
-    nudged: bool,
     /// Garbage was found in this room's channel or stream, and reported.
     grumbled: bool,
 }
@@ -54,13 +54,14 @@ struct State {
 impl Room {
     /// An empty room. `behind`: there is a log to be read.
     pub fn new(name: RoomName, behind: bool) -> Room {
-        let (inbox, state) = Default::default();
+        let (inbox, state, list) = Default::default();
         let behind = watch::Sender::new(behind);
         Room {
             name,
             inbox,
             state,
             behind,
+            list,
         }
     }
 
@@ -151,26 +152,34 @@ impl Room {
     }
 
     /// Takes what was read of the log. `whole`: the log still holds the newest message here, or where
-    /// there is none, all that was ever said. `more`: there is more to read. Returns whether the room
-    /// is up, and the connections that have a gap now: they are cut loose, and have to be closed.
-    pub fn catch_up(&self, lines: &[Vec<u8>], whole: bool, more: bool) -> (bool, Vec<Arc<Conn>>) {
+    /// there is none, all that was ever said. `more`: there is more to read. `newest`: the newest id
+    /// that the log ever had. Returns the connections that have a gap now: they are cut loose, and
+    /// have to be closed; the log is to be read anew.
+    pub fn catch_up(
+        &self,
+        lines: &[Vec<u8>],
+        whole: bool,
+        more: bool,
+        newest: Id,
+    ) -> Vec<Arc<Conn>> {
         let mut state = lock(&self.state);
+        state.log.floor = state.log.floor.max(newest);
         let fresh = state.log.last() == Id::default() && state.seats.is_empty();
         if !whole && !fresh {
             state.log.forget();
             let cut = take(&mut state.seats).into_values().map(|(conn, _)| conn);
-            return (false, cut.collect());
+            return cut.collect();
         }
         state.log.trimmed |= !whole;
         self.publish(&mut state, lines);
         let behind = take(&mut lock(&self.inbox).lost) || more;
         self.behind.send_replace(behind);
-        (!behind, Vec::new())
+        Vec::new()
     }
 
-    /// The log is gone from Redis; whoever resumes is told so.
-    pub fn lose_log(&self) {
-        lock(&self.state).log.forget();
+    /// The log up to `last` is gone from Redis; whoever resumes is told so.
+    pub fn lose_log(&self, last: Id) {
+        lock(&self.state).log.forget_before(history::next(last));
     }
 }
 

@@ -13,11 +13,12 @@ use serde_json::json;
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use support::client::talk_until;
+use support::client::{join_frame, talk_until};
 use support::proxy::{Flow, Proxy};
 use support::raw::{self, Raw};
 use support::{
-    Client, Crowd, Dyno, Id, PATIENCE, Page, Redis, Router, TALKATIVE, check, cid, need_descriptors,
+    Client, Crowd, Dyno, Id, PATIENCE, Page, Redis, Router, TALKATIVE, check, cid,
+    need_descriptors, token,
 };
 use tokio::time::sleep;
 
@@ -443,6 +444,78 @@ async fn a_last_id_that_was_deleted_is_a_gap() {
         (60..70).map(|i| format!("m{i}")).collect::<Vec<_>>(),
         "and all that it had not"
     );
+}
+
+#[tokio::test]
+async fn the_newest_message_that_was_deleted_is_a_gap_and_nothing_is_shown_again() {
+    let redis = Redis::start(&[]).await;
+    let a = Dyno::start_on(&redis, &[TALKATIVE]).await;
+    let mut hanako = a.join("lobby", "hanako").await;
+    for i in 0..10 {
+        hanako.say(&format!("m{i}")).await;
+    }
+    let (token, last) = hanako.vanish().await;
+    assert_eq!(redis.cmd::<u64>(&["XDEL", "chat:{lobby}", &last]), 1);
+    let b = Dyno::start_on(&redis, &[]).await; // has never held the room
+    let mut hanako = b.join_with("lobby", "hanako", &token, Some(&last)).await;
+    assert_eq!(hanako.welcome["gap"], true);
+    assert_eq!(hanako.history(), [""; 0], "it had all of it");
+    hanako.say("after").await;
+}
+
+#[tokio::test]
+async fn a_key_of_another_type_shuts_one_room_alone() {
+    let redis = Redis::start(&[]).await;
+    redis.cmd::<String>(&["SET", "chat:{broken}", "a string"]);
+    let dyno = Dyno::start_on(&redis, &[]).await;
+    let mut hanako = dyno.join("lobby", "hanako").await;
+    let mut taro = dyno.connect().await;
+    let join = join_frame("broken", "taro", &token(), None);
+    // Longer than the deadline for a join: who is told to wait is not blamed for waiting.
+    for _ in 0..3 {
+        taro.send(join.clone()).await;
+        taro.expect_error("busy").await;
+        redis.cut_all(); // and whoever comes back does so in spite of that room
+        for client in [&mut hanako, &mut taro] {
+            client.expect_kind("status").await;
+            assert_eq!(client.expect_kind("status").await["redis"], "up");
+        }
+    }
+    hanako.say("still here").await;
+    redis.cmd::<u64>(&["DEL", "chat:{broken}"]);
+    sleep(6 * SECOND).await; // it is tried again every five
+    taro.send(join).await;
+    taro.joined().await;
+    taro.say("mended").await;
+}
+
+#[tokio::test]
+async fn who_lost_a_name_goes_and_its_new_owner_stays() {
+    let redis = Redis::start(&[]).await;
+    let dyno = Dyno::start_on(&redis, &[]).await;
+    let mut first = dyno.join("lobby", "hanako").await;
+    let mut taro = dyno.join("lobby", "taro").await;
+    // As after a silence longer than a lease.
+    redis.cmd::<u64>(&["DEL", "chat:{lobby}:names", "chat:{lobby}:owners"]);
+    let mut second = dyno.join("lobby", "hanako").await;
+    first.expect_close_after_error(4409).await;
+    sleep(6 * SECOND).await; // a renewal later
+    second.say("mine now").await;
+    taro.hears("mine now").await;
+    check::names_are(&redis, "lobby", &["hanako", "taro"]).await;
+}
+
+#[tokio::test]
+async fn a_name_whose_lease_was_evicted_goes_with_its_owner() {
+    let redis = Redis::start(&[]).await;
+    let mut dynos = dynos(&redis, 2).await;
+    let mut hanako = dynos[0].join("lobby", "hanako").await;
+    let _taro = dynos[1].join("lobby", "taro").await;
+    hanako.expect_members(&["hanako", "taro"]).await;
+    dynos[1].kill().await;
+    redis.cmd::<u64>(&["DEL", "chat:{lobby}:names"]); // as a Redis does that is short of memory
+    hanako.expect_members(&["hanako"]).await;
+    check::names_are(&redis, "lobby", &["hanako"]).await;
 }
 
 #[tokio::test]

@@ -4,9 +4,10 @@
 -- KEYS  stream, owners
 -- ARGV  id of the newest message that the dyno has (0-0: none), most lines, most bytes
 -- Returns whether the log still holds that message, or where there is none, all that was ever said;
--- whether there is more to read; the lines (ID BODY, oldest first); and the owners, as HGETALL does.
+-- the id to go on from, if there is more to read; the lines (ID BODY, oldest first); the owners, as
+-- HGETALL does; and the newest id that the log ever had, unless the dyno knows it.
 local last, count, bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local whole, more, lines = 0, 0, {}
+local whole, more, lines, ever = 0, false, {}, last
 
 local function line(row)
   bytes = bytes - #row[2][2]
@@ -31,6 +32,7 @@ else
     local info = redis.call('XINFO', 'STREAM', KEYS[1])
     for i = 1, #info, 2 do
       if info[i] == 'entries-added' and info[i + 1] == #lines then whole = 1 end
+      if info[i] == 'last-generated-id' then ever = info[i + 1] end
     end
   else
     -- From the last one on, itself included: its absence would be a hole.
@@ -38,9 +40,11 @@ else
     if rows[1] and rows[1][1] == last then whole = 1 end
     for i = 1 + whole, #rows do
       lines[#lines + 1] = line(rows[i])
-      if bytes <= 0 and i < #rows then break end
+      if bytes <= 0 or i == count then
+        more = rows[i][1]
+        break
+      end
     end
-    if #rows == count or bytes <= 0 then more = 1 end
   end
 end
-return { whole, more, lines, redis.call('HGETALL', KEYS[2]) }
+return { whole, more, lines, redis.call('HGETALL', KEYS[2]), ever }

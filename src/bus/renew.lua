@@ -16,6 +16,16 @@ for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do
   changed = true
 end
 
+-- A name without a lease would stay for ever: a Redis short of memory may have evicted the leases.
+if redis.call('HLEN', KEYS[2]) ~= redis.call('ZCARD', KEYS[1]) then
+  for _, name in ipairs(redis.call('HKEYS', KEYS[2])) do
+    if not redis.call('ZSCORE', KEYS[1], name) then
+      redis.call('HDEL', KEYS[2], name)
+      changed = true
+    end
+  end
+end
+
 local reply = { redis.call('EXPIRE', KEYS[3], ARGV[2]), redis.call('ZCARD', KEYS[1]) }
 for i = 3, #ARGV, 2 do
   local owner = redis.call('HGET', KEYS[2], ARGV[i])

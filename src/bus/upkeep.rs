@@ -67,15 +67,16 @@ impl Bus {
     /// Renews names in one go: for each room by itself, an idle dyno would do little else. What has
     /// lapsed is claimed again.
     async fn renew_shares(&self, shares: &[Share]) {
+        let seen: Vec<_> = shares.iter().map(|(room, _)| room.last()).collect();
         let renewed = match &self.store {
             Store::Local(local) => local.renew(shares),
             Store::Redis(redis) => redis.renew(shares).await,
         };
         let (mut lost, mut changed) = (Vec::new(), Vec::new());
-        for ((room, _), renewed) in shares.iter().zip(renewed) {
+        for (((room, _), seen), renewed) in shares.iter().zip(seen).zip(renewed) {
             let Some(renewed) = renewed else { continue };
             if renewed.log_lost {
-                room.lose_log();
+                room.lose_log(seen);
             }
             if renewed.count != room.count() {
                 changed.push(room.clone());
@@ -87,10 +88,12 @@ impl Bus {
         changed.into_iter().for_each(|room| self.rooms.nudge(room));
     }
 
-    /// Claims names that have lapsed; who finds that somebody else has one has to go.
+    /// Claims names that have lapsed, of those who are still here; who finds that somebody else has
+    /// one has to go.
     async fn claim_again(&self, lost: Vec<(&Arc<Room>, Arc<Member>)>) {
         let claims = stream::iter(lost).for_each_concurrent(AT_ONCE, |(room, member)| async move {
-            if self.claim(&room.name, &member).await == Err(Code::NameTaken) {
+            let here = room.has(&member);
+            if here && self.claim(&room.name, &member).await == Err(Code::NameTaken) {
                 room.evict(&member);
             }
         });

@@ -1,7 +1,6 @@
 //! Who is in a room: on this dyno, for renewals, and on all of them, for the list that people see.
 
-use std::mem::{replace, take};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering::Relaxed};
 
 use tokio::time::Instant;
 
@@ -13,6 +12,9 @@ use crate::{lock, name::Name};
 
 /// A person is renewed only if heard from since the last ping: a dead socket must not keep a name.
 const LATELY: u32 = PING + 5;
+/// The list of members is not being read; or it is (1), and has changed since.
+const IDLE: u8 = 0;
+const STALE: u8 = 2;
 
 /// Someone who owns a name in a room.
 #[derive(Clone)]
@@ -24,9 +26,10 @@ pub struct Member {
 }
 
 impl State {
-    /// The connections here of whoever goes by this name.
-    fn conns_of<'a>(&'a self, name: &'a Name) -> impl Iterator<Item = &'a Arc<Conn>> {
-        let same = |(_, member): &&(_, Arc<Member>)| member.name.folded == name.folded;
+    /// The connections here of someone. Who once had the same name is somebody else.
+    fn conns_of<'a>(&'a self, one: &'a Member) -> impl Iterator<Item = &'a Arc<Conn>> {
+        let key = |member: &'a Member| (&member.name.folded, &member.owner);
+        let same = move |(_, member): &&'a (_, Arc<Member>)| key(member) == key(one);
         self.seats.values().filter(same).map(|(conn, _)| conn)
     }
 }
@@ -45,9 +48,9 @@ impl Room {
         lock(&self.state).members.len()
     }
 
-    /// Has someone here this name?
+    /// Is this person here?
     pub fn has(&self, member: &Member) -> bool {
-        lock(&self.state).conns_of(&member.name).next().is_some()
+        lock(&self.state).conns_of(member).next().is_some()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -59,10 +62,10 @@ impl Room {
         lock(&self.state).emptied
     }
 
-    /// Someone else owns the name now: whoever has it here must choose another.
+    /// Someone else owns the name now: whoever had it has to choose another.
     pub fn evict(&self, member: &Member) {
         let taken = frame::text(&message::error(&Code::NameTaken.into()));
-        for conn in lock(&self.state).conns_of(&member.name) {
+        for conn in lock(&self.state).conns_of(member) {
             conn.push(&taken);
             conn.close(code::REFUSED, Code::NameTaken.words().0);
         }
@@ -90,15 +93,11 @@ impl Room {
     /// Notes that the list may have changed. True if someone has to read it, at once and then as long
     /// as [`take_nudge`](Self::take_nudge) says so.
     pub fn nudge(&self) -> bool {
-        let mut state = lock(&self.state);
-        state.nudged = true;
-        !replace(&mut state.reading, true)
+        self.list.swap(STALE, Relaxed) == IDLE
     }
 
-    /// Has the list changed since this was last asked? If not, the reading is over.
+    /// Has the list changed since this was last asked? If not, the reading is over. For whoever reads.
     pub fn take_nudge(&self) -> bool {
-        let mut state = lock(&self.state);
-        state.reading = take(&mut state.nudged);
-        state.reading
+        self.list.fetch_sub(1, Relaxed) == STALE
     }
 }

@@ -53,9 +53,10 @@ impl Room {
         let members = message::members(state.members.values());
         if state.seats.is_empty() {
             state.sent.clone_from(&members); // nobody else has to hear of it
+        } else if state.sent != members {
+            state.sent.clear(); // the next list is news for someone, whatever it says
         }
         let tick_ms = PING * 1000;
-        conn.joined();
         conn.push(&frame::text(&format!(
             r#"{{"kind":"welcome",{greeting},"last":"{newest}","gap":{gap},"history":[{history}],{members},"tick_ms":{tick_ms},"max_message":{MAX_MESSAGE}}}"#
         )));

@@ -6,18 +6,18 @@
 //! first subscribed to, then read: what is said in between waits in the room's inbox, in 85 of 100
 //! cases at full rate before the rows that were read.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::aio::MultiplexedConnection as Connection;
 use redis::{ErrorKind, PushInfo, PushKind, RedisResult, ServerErrorKind, Value};
-use tokio::{sync::Notify, time::sleep};
+use tokio::sync::Notify;
 
 use super::{Link, key, shown_names};
-use crate::{bus::AT_ONCE, conn::Conn, frame::code, history, message::Id, room::Room};
+use crate::{beat, bus::AT_ONCE, history, message::Id, room::Room};
 
-/// Over this long the connections of a room with a gap are closed.
-const SPREAD: Duration = Duration::from_secs(3);
+/// Redis has not read its own data yet: it knows nothing of any room.
+const LOADING: ErrorKind = ErrorKind::Server(ServerErrorKind::BusyLoading);
 
 impl Link {
     /// Takes what Redis pushes, and tells when the connection is `broken`. It runs within the
@@ -74,17 +74,19 @@ impl Link {
 
     /// Where the log no longer holds what the room saw last, everyone in it has to resume.
     async fn read_log(self: &Arc<Self>, mut con: Connection, room: Arc<Room>) -> RedisResult<()> {
-        type Reply = (bool, bool, Vec<Vec<u8>>, BTreeMap<Vec<u8>, Vec<u8>>);
-        let (key, mut from) = (key(&room.name), room.last());
+        type Owners = BTreeMap<Vec<u8>, Vec<u8>>;
+        type Reply = (bool, Option<String>, Vec<Vec<u8>>, Owners, String);
+        let (key, mut from) = (key(&room.name), room.last().to_string());
         loop {
             let mut call = self.history.call(&[&key, &format!("{key}:owners")]);
-            call.arg(from.to_string());
+            call.arg(&from);
             call.arg(history::MAX_MESSAGES).arg(history::MAX_BYTES);
             let reply: RedisResult<Reply> = self.history.run(&call, &mut con).await;
-            let (whole, more, lines, owners) = match reply.map_err(|e| (e.kind(), e)) {
+            let (whole, more, lines, owners, newest) = match reply.map_err(|e| (e.kind(), e)) {
                 Ok(reply) => reply,
+                Err((LOADING, e)) => return Err(e),
                 // Wrong with this room alone, a key of another type for instance: tried again.
-                Err((ErrorKind::Server(kind), e)) if kind != ServerErrorKind::BusyLoading => {
+                Err((ErrorKind::Server(_) | ErrorKind::Extension, e)) => {
                     if self.refused.is_new() {
                         let room = room.name.as_str();
                         log::warn!("room={room:?} unread error={:?}", e.to_string());
@@ -96,36 +98,22 @@ impl Link {
             if room.is_empty() {
                 room.set_members(shown_names(owners));
             }
-            let (up, cut) = room.catch_up(&lines, whole, more);
+            let newest = Id::parse(&newest).unwrap_or_default();
+            let cut = room.catch_up(&lines, whole, more.is_some(), newest);
             if !cut.is_empty() {
-                tokio::spawn(close_spread(cut));
+                tokio::spawn(beat::disperse(cut, "resume"));
             }
-            if up {
+            if !room.is_behind() {
                 self.clone().deliver(room).await;
                 return Ok(());
             }
             // On behind what was read, garbage too, or that would be read for ever.
-            let read = lines.last().filter(|_| whole).and_then(|line| id_of(line));
-            from = room.last().max(read.unwrap_or_default());
+            from = more.filter(|_| whole).unwrap_or(room.last().to_string());
         }
     }
-}
-
-/// The id that a line begins with, whatever comes behind it.
-fn id_of(line: &[u8]) -> Option<Id> {
-    Id::parse(str::from_utf8(line.split(|byte| *byte == b' ').next()?).ok()?)
 }
 
 fn name_in(channel: &[u8]) -> Option<&str> {
     let text = str::from_utf8(channel).ok()?;
     text.strip_prefix("chat:{")?.strip_suffix('}')
-}
-
-/// Tells connections to resume, one by one, for they will all come to the same dynos.
-async fn close_spread(conns: Vec<Arc<Conn>>) {
-    let pause = SPREAD / conns.len().max(1) as u32;
-    for conn in conns {
-        conn.close(code::RESTART, "resume");
-        sleep(pause).await;
-    }
 }
