@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use self::upkeep::{AT_ONCE, RENEW};
 use self::{local::Local, redis::Redis};
-use crate::message::{Code, Id, Talk};
+use crate::message::{Code, Id};
 use crate::room::{Member, Room, Seat};
 use crate::{name::RoomName, rooms::Rooms};
 
@@ -27,10 +27,8 @@ const LEASE: Duration = Duration::from_secs(20);
 /// How long someone who joins waits for the room to be read.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Why a store did not do what it was asked: [`Code::NameTaken`] or [`Code::Busy`].
-type Refusal = Code;
 /// Nothing: it was said and comes back through the room. An id: it was said before, with that id.
-type Said = Result<Option<Id>, Refusal>;
+type Said = Result<Option<Id>, Code>;
 /// Folded name → shown name of everyone in a room.
 type Names = BTreeMap<String, String>;
 /// A room, and some who are in it here.
@@ -77,13 +75,8 @@ impl Bus {
         bus
     }
 
-    /// Whether other processes can share it.
-    pub fn is_shared(&self) -> bool {
-        matches!(self.store, Store::Redis(_))
-    }
-
     /// Takes the name for its owner, for a lease. Returns it as it was first claimed.
-    pub async fn claim(&self, room: &RoomName, member: &Member) -> Result<String, Refusal> {
+    pub async fn claim(&self, room: &RoomName, member: &Member) -> Result<String, Code> {
         match &self.store {
             Store::Local(local) => local.claim(room, member),
             Store::Redis(redis) => redis.claim(room, member).await,
@@ -91,20 +84,22 @@ impl Bus {
     }
 
     /// The room as it is here, with everything that has been said in it.
-    pub async fn open(&self, name: &RoomName) -> Result<Arc<Room>, Refusal> {
-        let (room, new) = self.rooms.open(name, self.is_shared());
-        if let (Store::Redis(redis), true) = (&self.store, new) {
-            redis.link.read(room.clone());
+    pub async fn open(&self, name: &RoomName) -> Result<Arc<Room>, Code> {
+        let (room, new) = self.rooms.open(name);
+        match &self.store {
+            _ if !new => {}
+            Store::Local(_) => drop(room.catch_up(&[], true, false, Id::default())), // nothing yet
+            Store::Redis(redis) => redis.link.read(room.clone()),
         }
         let caught_up = timeout(PATIENCE, room.caught_up()).await;
         caught_up.map(|()| room).map_err(|_| Code::Busy)
     }
 
     /// Says it to everyone in the room, the speaker included, if the name is still the speaker's.
-    pub async fn talk(&self, room: &Room, member: &Member, talk: &Talk) -> Said {
+    pub async fn talk(&self, room: &Room, member: &Member, cid: &str, body: &str) -> Said {
         match &self.store {
-            Store::Local(local) => local.talk(room, member, talk),
-            Store::Redis(redis) => redis.talk(room, member, talk).await,
+            Store::Local(local) => local.talk(room, member, cid, body),
+            Store::Redis(redis) => redis.talk(room, member, cid, body).await,
         }
     }
 

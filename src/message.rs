@@ -41,9 +41,10 @@ pub enum Incoming {
     Quit,
 }
 
+/// What a person chose may be refused: with that code, in its place.
 pub struct Join {
-    pub room: RoomName,
-    pub user: Name,
+    pub room: Result<RoomName, Code>,
+    pub user: Result<Name, Code>,
     /// The secret that owns the name; the server makes one for a page that has none.
     pub token: Option<String>,
     /// The id of the last message that the page saw.
@@ -51,7 +52,7 @@ pub struct Join {
 }
 
 pub struct Talk {
-    pub message: String,
+    pub message: Result<String, Code>,
     /// The page's own id of this message, the same on every resend.
     pub cid: String,
 }
@@ -94,7 +95,7 @@ impl From<Code> for Refused {
     }
 }
 
-/// Reads a text frame. What no page of ours sends is a `bad_message`; the other codes are for people.
+/// Reads a text frame. What no page of ours sends is a `bad_message`.
 pub fn parse(text: &str) -> Result<Incoming, Refused> {
     let fields: Value = serde_json::from_str(text).unwrap_or_default();
     match fields["kind"].as_str() {
@@ -113,8 +114,8 @@ fn join(fields: &Value) -> Result<Incoming, Refused> {
     let last = given("last").map(id).transpose()?;
     let (room, user) = (text(&fields["room"])?, text(&fields["user"])?);
     Ok(Incoming::Join(Join {
-        room: RoomName::new(room).ok_or(Code::BadRoom)?,
-        user: Name::new(user).ok_or(Code::BadName)?,
+        room: RoomName::new(room).ok_or(Code::BadRoom),
+        user: Name::new(user).ok_or(Code::BadName),
         token,
         last,
     }))
@@ -124,15 +125,15 @@ fn talk(fields: &Value) -> Result<Incoming, Refused> {
     let cid = word(&fields["cid"], 1)?;
     let message = text(&fields["message"])?.replace("\r\n", "\n");
     let message = message.trim().to_owned();
-    let code = match message.chars().count() {
-        _ if message.contains(|c: char| c.is_control() && c != '\n' && c != '\t') => {
-            Code::BadMessage
-        }
-        0 => Code::Empty,
-        n if n > MAX_MESSAGE => Code::TooLong,
-        _ => return Ok(Incoming::Talk(Talk { message, cid })),
+    if message.contains(|c: char| c.is_control() && c != '\n' && c != '\t') {
+        return Err(Refused(Code::BadMessage, Some(cid), None));
+    }
+    let message = match message.chars().count() {
+        0 => Err(Code::Empty),
+        1..=MAX_MESSAGE => Ok(message),
+        _ => Err(Code::TooLong),
     };
-    Err(Refused(code, Some(cid), None))
+    Ok(Incoming::Talk(Talk { message, cid }))
 }
 
 fn text(value: &Value) -> Result<&str, Code> {

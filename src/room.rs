@@ -52,10 +52,10 @@ struct State {
 }
 
 impl Room {
-    /// An empty room. `behind`: there is a log to be read.
-    pub fn new(name: RoomName, behind: bool) -> Room {
+    /// An empty room, behind whatever log there is.
+    pub fn new(name: RoomName) -> Room {
         let (inbox, state, list) = Default::default();
-        let behind = watch::Sender::new(behind);
+        let behind = watch::Sender::new(true);
         Room {
             name,
             inbox,

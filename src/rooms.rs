@@ -24,12 +24,12 @@ impl Rooms {
     }
 
     /// The room of that name, and whether it was made now.
-    pub fn open(&self, name: &RoomName, behind: bool) -> (Arc<Room>, bool) {
+    pub fn open(&self, name: &RoomName) -> (Arc<Room>, bool) {
         let mut rooms = lock(&self.rooms);
         if let Some(room) = rooms.get(name) {
             return (room.clone(), false);
         }
-        let room = Arc::new(Room::new(name.clone(), behind));
+        let room = Arc::new(Room::new(name.clone()));
         rooms.insert(name.clone(), room.clone());
         (room, true)
     }
@@ -52,8 +52,8 @@ impl Rooms {
     /// Drops the rooms that nobody sits in or is about to enter, but for the last `keep`. Says which.
     pub fn sweep(&self, keep: usize) -> Vec<RoomName> {
         let mut rooms = lock(&self.rooms);
-        // Who is about to enter holds the room, and can only have got it from here.
-        let idle = |room: &&Arc<Room>| Arc::strong_count(room) == 1 && room.is_empty();
+        // Who sits in a room or is about to holds it, and can only have got it from here.
+        let idle = |room: &&Arc<Room>| Arc::strong_count(room) == 1;
         let idle = rooms.values().filter(idle);
         let mut idle: Vec<_> = idle.map(|r| (r.emptied(), r.name.clone())).collect();
         idle.sort_unstable_by_key(|(since, _)| *since);

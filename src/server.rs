@@ -90,7 +90,7 @@ impl Server {
         if let Ok(listener) = listener.into_std() {
             while let Ok((stream, _)) = listener.accept() {
                 let _ = stream.set_nonblocking(true); // fails only for what is no socket
-                let _ = TcpStream::from_std(stream).map(|stream| self.clone().admit(stream));
+                let _ = TcpStream::from_std(stream).map(|stream| self.admit(stream));
             }
         }
         log::info!("drain=begun connections={}", self.connections());
@@ -148,7 +148,7 @@ impl Server {
         let (boot, uptime) = (&self.dyno.boot, self.started.elapsed().as_secs());
         let (connections, rooms) = (self.connections(), self.dyno.bus.rooms.count());
         let redis = match *self.dyno.bus.link.borrow() {
-            _ if !self.dyno.bus.is_shared() => "none",
+            _ if self.dyno.config.redis.is_none() => "none",
             true => "up",
             false => "down",
         };
@@ -166,7 +166,7 @@ impl Server {
             conn.push(&frame::text(&message::error(&full)));
             conn.close(code::FULL, "busy"); // all that is left for the session is to see it out
         }
-        Session::new(self.dyno.clone(), conn, early).run().await;
+        Session::new(self.dyno.clone(), conn).run(early).await;
     }
 }
 

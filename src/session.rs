@@ -4,7 +4,7 @@
 //! it closes that. One talk is under way at a time; while it is, nothing is read, and so a browser
 //! cannot outrun Redis.
 
-use std::{mem::take, ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc};
 
 use sha1_smol::Sha1;
 
@@ -34,8 +34,6 @@ pub struct Dyno {
 pub struct Session {
     dyno: Arc<Dyno>,
     conn: Arc<Conn>,
-    /// Bytes that came behind the request's head.
-    early: Vec<u8>,
     /// There from the welcome on.
     seat: Option<Seat>,
     talks: Bucket,
@@ -44,26 +42,25 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(dyno: Arc<Dyno>, conn: Arc<Conn>, early: Vec<u8>) -> Session {
+    pub fn new(dyno: Arc<Dyno>, conn: Arc<Conn>) -> Session {
         Session {
             talks: Bucket::new(dyno.config.talk_per_second),
             pings: Bucket::new(PINGS_PER_SECOND),
             dyno,
             conn,
-            early,
             seat: None,
             bad: 0,
         }
     }
 
     /// Runs until the socket may be closed. `early`: bytes that came behind the request's head.
-    pub async fn run(&mut self) {
+    pub async fn run(&mut self, early: Vec<u8>) {
         let conn = self.conn.clone();
         conn.expect_join(true);
         tokio::select! {
             biased;
             _ = conn.pump() => {} // closed from our side, and written; or it failed
-            _ = self.listen() => conn.hang_up(),
+            _ = self.listen(&conn, early) => conn.hang_up(),
         }
         self.seat = None; // before the peer's last bytes are awaited
         conn.pump().await;
@@ -71,9 +68,8 @@ impl Session {
     }
 
     /// Reads and answers until one side closes.
-    async fn listen(&mut self) {
-        let conn = self.conn.clone();
-        let mut reader = Reader::new(&*conn, take(&mut self.early));
+    async fn listen(&mut self, conn: &Conn, early: Vec<u8>) {
+        let mut reader = Reader::new(conn, early);
         while conn.is_open() {
             let answered = match reader.read() {
                 // Boxed, so that whoever is idle does not keep room for it.
@@ -90,35 +86,28 @@ impl Session {
     }
 
     async fn answer(&mut self, text: &str) -> Result<(), Refused> {
-        match (message::parse(text), &self.seat) {
-            (Ok(Incoming::Quit), _) => {
+        match (message::parse(text)?, &self.seat) {
+            (Incoming::Quit, _) => {
                 if let Some(seat) = self.seat.take() {
                     self.dyno.bus.leave(seat).await; // first, so that a Close means: it is free
                 }
                 self.conn.close(code::NORMAL, "quit");
             }
-            (Ok(Incoming::Ping), _) => {
+            (Incoming::Ping, _) => {
                 draw(&mut self.pings, None)?;
                 self.conn.push(&frame::TICK);
             }
-            (Ok(Incoming::Join(join)), None) => {
+            (Incoming::Join(join), None) => {
                 draw(&mut self.pings, None)?;
                 self.conn.expect_join(false);
                 let joined = Box::pin(self.join(join)).await; // rare, and larger than all else
                 self.conn.expect_join(joined.is_err());
                 joined?;
             }
-            (Ok(Incoming::Talk(talk)), Some(seat)) => {
+            (Incoming::Talk(talk), Some(seat)) => {
                 draw(&mut self.talks, Some(&talk.cid))?;
-                self.talk(seat, talk).await?;
-            }
-            (Err(refused @ Refused(Code::Empty | Code::TooLong, ..)), Some(_)) => {
-                draw(&mut self.talks, refused.1.as_deref())?;
-                return Err(refused);
-            }
-            (Err(refused @ Refused(Code::BadMessage, ..)), _)
-            | (Err(refused @ Refused(Code::BadName | Code::BadRoom, ..)), None) => {
-                return Err(refused);
+                let said = self.talk(seat, &talk).await;
+                said.map_err(|code| Refused(code, Some(talk.cid), None))?;
             }
             (_, None) => self.conn.close(code::NOT_OURS, "join_expected"),
             (_, Some(_)) => self.conn.close(code::NOT_OURS, "joined_already"),
@@ -130,17 +119,18 @@ impl Session {
     async fn join(&mut self, join: Join) -> Result<(), Refused> {
         let made = || format!("{:032x}", rand::random::<u128>());
         let token = join.token.unwrap_or_else(made);
-        let (name, owner) = (join.user, Sha1::from(&token).digest().to_string());
+        let (room_name, name) = (join.room?, join.user?);
+        let owner = Sha1::from(&token).digest().to_string();
         let mut member = Member { name, owner };
-        member.name.shown = self.dyno.bus.claim(&join.room, &member).await?;
-        let (room, user) = (quote(join.room.as_str()), quote(&member.name.shown));
+        member.name.shown = self.dyno.bus.claim(&room_name, &member).await?;
+        let (room, user) = (quote(room_name.as_str()), quote(&member.name.shown));
         let (dyno, boot) = (quote(&self.dyno.config.dyno), &self.dyno.boot);
         let greeting = format!(
             r#""room":{room},"user":{user},"token":"{token}","dyno":{dyno},"boot":"{boot}""#
         );
         let member = Arc::new(member);
         loop {
-            let room = self.dyno.bus.open(&join.room).await?;
+            let room = self.dyno.bus.open(&room_name).await?;
             self.seat = room.enter(&self.conn, member.clone(), join.last, &greeting);
             if self.seat.is_some() {
                 return Ok(());
@@ -149,17 +139,16 @@ impl Session {
         }
     }
 
-    async fn talk(&self, seat: &Seat, talk: Talk) -> Result<(), Refused> {
-        match self.dyno.bus.talk(&seat.room, &seat.member, &talk).await {
-            Ok(Some(id)) if id < seat.covers => {
-                // Said before, and before what the welcome showed: nothing else would confirm it.
-                let body = message::body(&seat.member.name.shown, &talk.message, &talk.cid);
-                self.conn.push(&frame::text(&message::talk_json(id, &body)));
-            }
-            Ok(_) => {} // it has come, or will come, through the room
-            Err(code) => return Err(Refused(code, Some(talk.cid), None)),
+    async fn talk(&self, seat: &Seat, Talk { message, cid }: &Talk) -> Result<(), Code> {
+        let Seat { room, member, .. } = seat;
+        let message = message.as_ref().map_err(|code| *code)?;
+        let body = message::body(&member.name.shown, message, cid);
+        let said_before = self.dyno.bus.talk(room, member, cid, &body).await?;
+        if let Some(id) = said_before.filter(|id| *id < seat.covers) {
+            // Before what the welcome showed, too: nothing else would confirm it.
+            self.conn.push(&frame::text(&message::talk_json(id, &body)));
         }
-        Ok(())
+        Ok(()) // or it has come, or will come, through the room
     }
 
     /// Says why, and ends what is beyond repair.

@@ -5,8 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::{LEASE, Names, Refusal, Renewed, Said, Share};
-use crate::message::{self, Code, Id, Talk};
+use super::{LEASE, Names, Renewed, Said, Share};
+use crate::message::{Code, Id};
 use crate::name::{Name, RoomName};
 use crate::room::{Member, Room};
 use crate::{history, lock, rooms::Rooms};
@@ -41,7 +41,7 @@ impl Local {
         Local { rooms, ledgers }
     }
 
-    pub fn claim(&self, room: &RoomName, member: &Member) -> Result<String, Refusal> {
+    pub fn claim(&self, room: &RoomName, member: &Member) -> Result<String, Code> {
         let mut ledgers = lock(&self.ledgers);
         let names = &mut ledgers.entry(room.clone()).or_default().names;
         let now = Instant::now();
@@ -95,7 +95,7 @@ impl Local {
         alive.map(|(holder, _)| name(&holder.name)).collect()
     }
 
-    pub fn talk(&self, room: &Room, member: &Member, talk: &Talk) -> Said {
+    pub fn talk(&self, room: &Room, member: &Member, cid: &str, body: &str) -> Said {
         let mut ledgers = lock(&self.ledgers);
         let ledger = ledgers.entry(room.name.clone()).or_default();
         let holder = ledger.names.get(&member.name.folded);
@@ -103,7 +103,7 @@ impl Local {
             return Err(Code::NameTaken);
         }
         ledger.forget_cids();
-        let key = (member.owner.clone(), talk.cid.clone());
+        let key = (member.owner.clone(), cid.to_owned());
         if let Some(id) = ledger.cids.get(&key) {
             return Ok(Some(*id));
         }
@@ -113,7 +113,6 @@ impl Local {
         ledger.last = id;
         ledger.said.push_back((Instant::now(), key.clone()));
         ledger.cids.insert(key, id);
-        let body = message::body(&member.name.shown, &talk.message, &talk.cid);
         room.gather(format!("{id} {body}").into_bytes());
         drop(ledgers);
         while room.deliver() {}

@@ -2,19 +2,18 @@
 //! there is none, every question fails at once with `busy`.
 //!
 //! Keys, the braces literal so that a room lives in one slot: `chat:{room}` is the stream and the
-//! channel, `:names` who has a name until when, `:owners` whose it is, `:cid:HASH` what was said
-//! lately. All expire. The scripts say what they do with them.
+//! channel, `:names` who has a name until when, `:owners` whose it is, `:cid:OWNER:CID` what was
+//! said lately. All expire. The scripts say what they do with them.
 
 use std::sync::Arc;
 
 use redis::{Client, Cmd, FromRedisValue, RedisResult};
-use sha1_smol::Sha1;
 use tokio::time::sleep_until;
 
 use super::link::{Link, key, shown_names};
 use super::script::Script;
-use super::{LEASE, Names, Refusal, Renewed, Said, Share};
-use crate::message::{self, Code, Id, Talk};
+use super::{LEASE, Names, Renewed, Said, Share};
+use crate::message::{Code, Id};
 use crate::room::{Member, Room};
 use crate::{bucket::Minute, history, name::RoomName, rooms::Rooms};
 
@@ -45,7 +44,7 @@ impl Redis {
         }
     }
 
-    pub async fn claim(&self, room: &RoomName, member: &Member) -> Result<String, Refusal> {
+    pub async fn claim(&self, room: &RoomName, member: &Member) -> Result<String, Code> {
         let mut call = for_names(&self.claim, room);
         call.arg(owned(member)).arg(&member.name.shown);
         call.arg(LEASE.as_millis() as u64);
@@ -94,22 +93,21 @@ impl Redis {
         replies.into_iter().zip(shares).map(renewed).collect()
     }
 
-    pub async fn talk(&self, room: &Room, member: &Member, talk: &Talk) -> Said {
-        let (key, floor) = (key(&room.name), room.floor());
-        let cid = Sha1::from([&member.owner, " ", &talk.cid].concat()).digest();
-        let cid = [&key, ":cid:", &hex(cid.bytes())].concat();
+    pub async fn talk(&self, room: &Room, member: &Member, cid: &str, body: &str) -> Said {
+        let (key, id) = (key(&room.name), history::next(room.floor()).to_string());
+        let cid = [&key, ":cid:", &member.owner, ":", cid].concat();
         let owners = [&key, ":owners"].concat();
         let mut call = self.talk.call(&[&owners, &key, &cid]);
-        let body = message::body(&member.name.shown, &talk.message, &talk.cid);
-        call.arg(owned(member)).arg(body);
-        call.arg(floor.0).arg(floor.1).arg(history::MAX_MESSAGES);
-        call.arg(LOG_LIFE_S).arg(CID_LIFE_S);
+        call.arg(owned(member)).arg(body).arg(id);
+        call.arg(history::MAX_MESSAGES)
+            .arg(LOG_LIFE_S)
+            .arg(CID_LIFE_S);
         let said: Option<String> = self.ask(&self.talk, &call).await?;
         Ok(Id::parse(&said.ok_or(Code::NameTaken)?))
     }
 
     /// The names in a room, once every dyno has had time to renew its own.
-    pub async fn names(&self, room: &RoomName) -> Result<Names, Refusal> {
+    pub async fn names(&self, room: &RoomName) -> Result<Names, Code> {
         let (mut con, settled) = self.link.connection().ok_or(Code::Busy)?;
         sleep_until(settled).await;
         let mut ask = redis::cmd("HGETALL");
@@ -118,14 +116,14 @@ impl Redis {
         Ok(shown_names(owners))
     }
 
-    async fn ask<T: FromRedisValue>(&self, script: &Script, call: &Cmd) -> Result<T, Refusal> {
+    async fn ask<T: FromRedisValue>(&self, script: &Script, call: &Cmd) -> Result<T, Code> {
         let (mut con, _) = self.link.connection().ok_or(Code::Busy)?;
         self.answer(script.run(call, &mut con).await)
     }
 
     /// Whatever went wrong may be right in a moment. What was asked may have been done all the same:
     /// that is what cids and leases are for.
-    fn answer<T>(&self, reply: RedisResult<T>) -> Result<T, Refusal> {
+    fn answer<T>(&self, reply: RedisResult<T>) -> Result<T, Code> {
         reply.map_err(|e| {
             if self.refused.is_new() {
                 log::warn!("redis=refused error={:?}", e.to_string());
@@ -138,15 +136,6 @@ impl Redis {
 fn for_names(script: &Script, room: &RoomName) -> Cmd {
     let key = key(room);
     script.call(&[&format!("{key}:names"), &format!("{key}:owners"), &key])
-}
-
-/// What a digest's `Display` writes. That takes 2,300 instructions of each message.
-fn hex(digest: [u8; 20]) -> String {
-    let mut hex = String::with_capacity(40);
-    for digit in digest.iter().flat_map(|byte| [byte >> 4, byte & 15]) {
-        hex.extend(char::from_digit(digit.into(), 16));
-    }
-    hex
 }
 
 /// A name and whose it is, as two arguments.

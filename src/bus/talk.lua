@@ -3,8 +3,8 @@
 -- Without allow-oom: when memory is full, nothing can be said, and everybody can read on.
 --
 -- KEYS  owners, stream (also the channel), cid
--- ARGV  folded name, owner, body, the dyno's newest id (ms, seq), length of the log, life of the log
---       and of the cid in s
+-- ARGV  folded name, owner, body, the lowest id that the dyno takes for new, length of the log, life
+--       of the log and of the cid in s
 -- Returns nil if the name is someone else's; the id that this cid got, if it was said before; else 1.
 local owner = redis.call('HGET', KEYS[1], ARGV[1])
 if owner and owner:sub(1, 40) ~= ARGV[2] then return nil end
@@ -13,23 +13,21 @@ local said = redis.call('GET', KEYS[3])
 if said then return said end
 
 -- XADD gives ids that rise within a stream. Where the stream was lost and the clock has gone back, or
--- the dyno is ahead of the clock, the next id is told. It is refused (hence pcall) if the stream is ahead
--- of the dyno: then any id will do. %.0f, for Lua would write a large number with an exponent.
+-- the dyno is ahead of the clock, the dyno's is taken. It is refused (hence pcall) if the stream is ahead
+-- of the dyno: then any id will do.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local fresh = redis.call('EXISTS', KEYS[2]) == 0
 local function add(id)
-  return redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', ARGV[6], id, 'm', ARGV[3])
+  return redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], id, 'm', ARGV[3])
 end
-local id
-if now < tonumber(ARGV[4]) or fresh and now == tonumber(ARGV[4]) then
-  id = add(ARGV[4] .. '-' .. string.format('%.0f', ARGV[5] + 1))
-end
+local floor, id = tonumber(ARGV[4]:match('^%d+'))
+if now < floor or fresh and now == floor then id = add(ARGV[4]) end
 if type(id) ~= 'string' then id = add('*') end
 if type(id) ~= 'string' then return id end
 
-redis.call('EXPIRE', KEYS[2], ARGV[7])
-redis.call('SET', KEYS[3], id, 'EX', ARGV[8])
+redis.call('EXPIRE', KEYS[2], ARGV[6])
+redis.call('SET', KEYS[3], id, 'EX', ARGV[7])
 if fresh then redis.call('PUBLISH', KEYS[2], 'new ' .. id) end
 redis.call('PUBLISH', KEYS[2], id .. ' ' .. ARGV[3])
 return 1

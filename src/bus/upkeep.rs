@@ -7,7 +7,7 @@ use std::{mem::take, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use tokio::sync::{Semaphore, mpsc::UnboundedReceiver};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::sleep;
 
 use super::{Bus, Share, Store};
 use crate::message::Code;
@@ -25,14 +25,12 @@ const READ_PAUSE: Duration = Duration::from_secs(1);
 impl Bus {
     /// Keeps the leases of everyone who is here.
     pub(super) async fn renew_all(self: Arc<Self>) {
-        let mut beat = interval(RENEW);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut link = self.link.clone();
         loop {
             let back = tokio::select! {
                 biased;
                 Ok(()) = link.changed() => true, // names may have lapsed, and nudges been missed
-                _ = beat.tick() => false,
+                _ = sleep(RENEW) => false,
             };
             if *link.borrow() {
                 self.renew(back).await;
