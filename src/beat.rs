@@ -49,7 +49,7 @@ impl Beat {
             tokio::select! {
                 _ = second.tick() => {
                     let up = *link.borrow(); // not held while a connection's lock is awaited
-                    self.call_on(|conn| conn.sweep(up)).await;
+                    self.call_on(|conn| conn.beat(up)).await;
                 }
                 Ok(()) = link.changed() => self.call_on(|conn| conn.status(&link)).await,
             }

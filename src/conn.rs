@@ -1,7 +1,7 @@
 //! One socket, from the accept to its end: its outbox and its deadlines. Anybody may
 //! [`push`](Conn::push) frames at any time; it never waits. What the kernel does not take at once is
 //! written by [`pump`](Conn::pump), which the session runs beside its reader. `beat.rs` calls
-//! [`sweep`](Conn::sweep) once a second, and that is its clock: a connection has no timer of its own.
+//! [`beat`](Conn::beat) once a second, and that is its clock: a connection has no timer of its own.
 
 use std::io::{self, ErrorKind::WouldBlock, Read, Write};
 use std::sync::{Mutex, atomic::AtomicU32, atomic::Ordering::Relaxed};
@@ -31,14 +31,14 @@ pub struct Conn {
     state: Mutex<State>,
     /// Wakes the pump: something was queued, or the connection is over.
     wake: AtomicWaker,
-    /// Sweeps since bytes last arrived.
+    /// Beats since bytes last arrived.
     silent: AtomicU32,
 }
 
 #[derive(Default)]
 struct State {
     outbox: Outbox,
-    /// Sweeps since the upgrade, and those in which a join has been expected, while it is.
+    /// Beats since the upgrade, and those in which a join has been expected, while it is.
     age: u32,
     waited: Option<u32>,
     /// Has this page been told that Redis is away?
@@ -89,11 +89,11 @@ impl Conn {
     }
 
     /// Pings, and keeps the deadlines. Nobody is blamed for not joining while Redis is not `up`.
-    pub fn sweep(&self, up: bool) {
+    pub fn beat(&self, up: bool) {
         let silent = self.silent.fetch_add(1, Relaxed);
         self.change(|state| {
             state.age += 1;
-            state.outbox.sweep();
+            state.outbox.beat();
             if state.age.is_multiple_of(PING) {
                 state.outbox.push(&frame::BEAT);
             }

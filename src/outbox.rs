@@ -20,7 +20,7 @@ const WRITE_DEADLINE: u32 = 10;
 pub struct Outbox {
     /// What is left of the frames under way: empty as long as the kernel takes everything.
     head: Bytes,
-    behind: VecDeque<Bytes>,
+    queue: VecDeque<Bytes>,
     /// The length of all of these.
     bytes: usize,
     /// Seconds without progress, or since the end was decided.
@@ -76,18 +76,18 @@ impl Outbox {
                         self.stuck = 0;
                     }
                     if self.head.is_empty() {
-                        self.head = self.behind.pop_front().unwrap_or_default();
+                        self.head = self.queue.pop_front().unwrap_or_default();
                     }
                 }
                 Err(e) if e.kind() == WouldBlock => return,
                 Err(_) => self.give_up(), // the reader will see the same error
             }
         }
-        self.behind = VecDeque::new(); // a burst's memory is given back
+        self.queue = VecDeque::new(); // a burst's memory is given back
     }
 
     /// A second has passed.
-    pub fn sweep(&mut self) {
+    pub fn beat(&mut self) {
         self.stuck += u32::from(self.is_blocked());
         match self.stuck > WRITE_DEADLINE {
             true if self.ended => self.give_up(),
@@ -99,7 +99,7 @@ impl Outbox {
     fn put(&mut self, frames: Bytes) {
         self.bytes += frames.len();
         if self.is_blocked() {
-            self.behind.push_back(frames);
+            self.queue.push_back(frames);
         } else {
             (self.head, self.stuck) = (frames, 0);
         }
@@ -108,7 +108,7 @@ impl Outbox {
     /// Drops all but what is under way, for that must be finished or the Close would land inside it.
     /// What is dropped is in the room's log: the page resumes.
     fn too_slow(&mut self) {
-        self.behind.clear();
+        self.queue.clear();
         self.bytes = self.head.len();
         self.close(code::TOO_SLOW, "too_slow");
     }
@@ -167,11 +167,11 @@ mod tests {
     fn a_reader_that_takes_nothing_is_told_after_the_deadline_and_given_up_after_another() {
         let mut outbox = Outbox::default();
         outbox.push(&frame::TICK);
-        (0..WRITE_DEADLINE).for_each(|_| outbox.sweep());
+        (0..WRITE_DEADLINE).for_each(|_| outbox.beat());
         assert!(outbox.is_open());
-        outbox.sweep();
+        outbox.beat();
         assert!(!outbox.is_open() && outbox.is_blocked());
-        (0..=WRITE_DEADLINE).for_each(|_| outbox.sweep());
+        (0..=WRITE_DEADLINE).for_each(|_| outbox.beat());
         assert!(!outbox.is_blocked());
     }
 }

@@ -321,7 +321,7 @@ fn the_limits_in_the_readme_are_those_of_the_program() {
 const SAID: [(&str, &str, &str, &str); 10] = [
     ("a visible `tick` every ", " s;", "src/conn.rs", "PING"),
     ("a peer silent for ", " s is", "src/conn.rs", "SILENCE"),
-    ("1012, spread over ", " s;", "src/beat.rs", "DRAIN"),
+    ("1012, spread over ", " s;", "src/beat.rs", "SPREAD"),
     (
         "each room at most ",
         " messages",
