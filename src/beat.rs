@@ -15,8 +15,8 @@ use crate::{conn::Conn, frame::code, lock};
 
 /// Connections called on before others get a turn.
 const AT_ONCE: usize = 256;
-/// Closes that bring people to other dynos are spread over this long, so that those are not stormed,
-/// but a handful of people is not kept waiting either.
+/// Closes are spread over this long, so that the dynos to which all those people come back are not
+/// stormed, but a handful of people is not kept waiting either.
 const SPREAD: Duration = Duration::from_secs(4);
 const STEP: Duration = Duration::from_millis(20);
 
@@ -77,7 +77,7 @@ impl Beat {
     }
 }
 
-/// Closes connections one by one with 1012: they will all come back, most of them to the same dynos.
+/// Closes connections one by one with 1012: they will all come back at once.
 pub async fn disperse(conns: Vec<Arc<Conn>>, reason: &'static str) {
     let step = STEP.min(SPREAD / conns.len().max(1) as u32);
     let start = Instant::now();

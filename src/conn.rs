@@ -23,7 +23,7 @@ const LINGER: Duration = Duration::from_secs(2);
 pub const PING: u32 = 25;
 /// Two pings have gone unanswered. Less than the router's 55 s, or it would report an error.
 const SILENCE: u32 = 2 * PING;
-/// Seconds from the upgrade to the welcome.
+/// Seconds for which a join is awaited.
 const JOIN_DEADLINE: u32 = 10;
 
 pub struct Conn {
@@ -38,8 +38,9 @@ pub struct Conn {
 #[derive(Default)]
 struct State {
     outbox: Outbox,
-    /// Beats since the upgrade, and those in which a join has been expected, while it is.
+    /// Beats since the upgrade.
     age: u32,
+    /// Beats for which a join has been awaited; none while it is not.
     waited: Option<u32>,
     /// Has this page been told that Redis is away?
     told_down: bool,

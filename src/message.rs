@@ -41,7 +41,7 @@ pub enum Incoming {
     Quit,
 }
 
-/// What a person chose may be refused: with that code, in its place.
+/// Room and name: checked, or the code that they are refused with.
 pub struct Join {
     pub room: Result<RoomName, Code>,
     pub user: Result<Name, Code>,

@@ -45,7 +45,7 @@ struct State {
     log: History,
     /// Folded name → shown name, of everyone in the room on all dynos.
     members: BTreeMap<String, String>,
-    /// The list of them that everyone here was sent last, as JSON.
+    /// The list of them that everyone here was sent last, as JSON; empty if someone saw another.
     sent: String,
     /// Garbage was found in this room's channel or stream, and reported.
     grumbled: bool,
@@ -154,7 +154,7 @@ impl Room {
     /// Takes what was read of the log. `whole`: the log still holds the newest message here, or where
     /// there is none, all that was ever said. `more`: there is more to read. `newest`: the newest id
     /// that the log ever had. Returns the connections that have a gap now: they are cut loose, and
-    /// have to be closed; the log is to be read anew.
+    /// have to be closed.
     pub fn catch_up(
         &self,
         lines: &[Vec<u8>],
@@ -167,6 +167,7 @@ impl Room {
         let fresh = state.log.last() == Id::default() && state.seats.is_empty();
         if !whole && !fresh {
             state.log.forget();
+            self.behind.send_replace(true); // whatever it was: the log is to be read anew
             let cut = take(&mut state.seats).into_values().map(|(conn, _)| conn);
             return cut.collect();
         }

@@ -145,7 +145,7 @@ impl Session {
         let body = message::body(&member.name.shown, message, cid);
         let said_before = self.dyno.bus.talk(room, member, cid, &body).await?;
         if let Some(id) = said_before.filter(|id| *id < seat.covers) {
-            // Before what the welcome showed, too: nothing else would confirm it.
+            // It lies before what the welcome covered: nothing else would confirm it.
             self.conn.push(&frame::text(&message::talk_json(id, &body)));
         }
         Ok(()) // or it has come, or will come, through the room

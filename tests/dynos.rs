@@ -570,7 +570,7 @@ async fn a_log_that_nobody_reads_any_more_stops_nothing() {
     let mut redis = Redis::start(&[]).await;
     let port = free_port();
     let mut command = Command::new(support::dyno::program());
-    command.env("PORT", port.to_string());
+    command.env_clear().env("PORT", port.to_string());
     command.env("REDIS_URL", redis.url());
     let child = bound_to_us(&mut command).stdout(Stdio::piped()).spawn();
     let mut child = child.expect("the program starts");

@@ -5,9 +5,9 @@
 -- ARGV  id of the newest message that the dyno has (0-0: none), most lines, most bytes
 -- Returns whether the log still holds that message, or where there is none, all that was ever said;
 -- the id to go on from, if there is more to read; the lines (ID BODY, oldest first); the owners, as
--- HGETALL does; and the newest id that the log ever had, unless the dyno knows it.
+-- HGETALL does; and the newest id that the log ever had.
 local last, count, bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local whole, more, lines, ever = 0, false, {}, last
+local whole, more, lines, ever = 0, false, {}, '0-0'
 
 local function line(row)
   bytes = bytes - #row[2][2]
@@ -17,6 +17,11 @@ end
 if redis.call('EXISTS', KEYS[1]) == 0 then
   if last == '0-0' then whole = 1 end
 else
+  local info, added = redis.call('XINFO', 'STREAM', KEYS[1])
+  for i = 1, #info, 2 do
+    if info[i] == 'entries-added' then added = info[i + 1] end
+    if info[i] == 'last-generated-id' then ever = info[i + 1] end
+  end
   if last == '0-0' then
     -- The newest that fit. Read backwards a page at a time, for the whole log may be megabytes.
     local newest, above = {}, '+'
@@ -29,11 +34,7 @@ else
       end
     until #page < 100 or bytes <= 0 or #newest == count
     for i = #newest, 1, -1 do lines[#lines + 1] = newest[i] end
-    local info = redis.call('XINFO', 'STREAM', KEYS[1])
-    for i = 1, #info, 2 do
-      if info[i] == 'entries-added' and info[i + 1] == #lines then whole = 1 end
-      if info[i] == 'last-generated-id' then ever = info[i + 1] end
-    end
+    if added == #lines then whole = 1 end
   else
     -- From the last one on, itself included: its absence would be a hole.
     local rows = redis.call('XRANGE', KEYS[1], last, '+', 'COUNT', count)

@@ -16,13 +16,11 @@ for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do
   changed = true
 end
 
--- A name without a lease would stay for ever: a Redis short of memory may have evicted the leases.
+-- A name without a lease would stay for ever: a Redis short of memory may have evicted the leases. It
+-- gets one, for it may be of someone alive, and then lapses like any other.
 if redis.call('HLEN', KEYS[2]) ~= redis.call('ZCARD', KEYS[1]) then
   for _, name in ipairs(redis.call('HKEYS', KEYS[2])) do
-    if not redis.call('ZSCORE', KEYS[1], name) then
-      redis.call('HDEL', KEYS[2], name)
-      changed = true
-    end
+    redis.call('ZADD', KEYS[1], 'NX', now + ARGV[1], name)
   end
 end
 

@@ -86,8 +86,8 @@ impl Bus {
         changed.into_iter().for_each(|room| self.rooms.nudge(room));
     }
 
-    /// Claims names that have lapsed, of those who are still here; who finds that somebody else has
-    /// one has to go.
+    /// Claims the lapsed names of those who are still here. If somebody else has the name by now, its
+    /// former owner has to go.
     async fn claim_again(&self, lost: Vec<(&Arc<Room>, Arc<Member>)>) {
         let claims = stream::iter(lost).for_each_concurrent(AT_ONCE, |(room, member)| async move {
             let here = room.has(&member);

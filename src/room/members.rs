@@ -12,8 +12,9 @@ use crate::{lock, name::Name};
 
 /// A person is renewed only if heard from since the last ping: a dead socket must not keep a name.
 const LATELY: u32 = PING + 5;
-/// The list of members is not being read; or it is (1), and has changed since.
+/// The list of members is not being read; it is; it is, and has changed since.
 const IDLE: u8 = 0;
+const READING: u8 = 1;
 const STALE: u8 = 2;
 
 /// Someone who owns a name in a room.
@@ -98,6 +99,6 @@ impl Room {
 
     /// Has the list changed since this was last asked? If not, the reading is over. For whoever reads.
     pub fn take_nudge(&self) -> bool {
-        self.list.fetch_sub(1, Relaxed) == STALE
+        self.list.fetch_sub(1, Relaxed) > READING // one step back
     }
 }
