@@ -1,5 +1,5 @@
 //! What must hold of the pure parsers, whatever bytes they are given. libFuzzer calls these with what it finds
-//! (`fuzz_targets/`), proptest with what it makes up (`tests/properties.rs`), and both with the seeds.
+//! (`fuzz_targets/`), proptest with what it makes up (`tests/it/properties.rs`), and both with the seeds.
 
 use std::cell::RefCell;
 use std::io::{self, Cursor, ErrorKind::WouldBlock, Read, Write};
@@ -7,11 +7,11 @@ use std::io::{self, Cursor, ErrorKind::WouldBlock, Read, Write};
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 
-use crate::frame;
-use crate::http::{self, MAX_HEAD};
-use crate::message::{self, Code, Id, Incoming, MAX_MESSAGE, Refused};
-use crate::name::{MAX_NAME, MAX_ROOM, Name, RoomName};
-use crate::reader::{Frame, MAX_FRAME, Reader};
+use dynochat::frame;
+use dynochat::http::{self, MAX_HEAD};
+use dynochat::message::{self, Code, Id, Incoming, MAX_MESSAGE, Refused};
+use dynochat::name::{MAX_NAME, MAX_ROOM, Name, RoomName};
+use dynochat::reader::{Frame, MAX_FRAME, Reader};
 
 /// A request's head is refused, or incomplete, or such that no two programs could read it differently.
 pub fn head(bytes: &[u8]) {

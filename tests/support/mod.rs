@@ -12,6 +12,7 @@ pub mod check;
 pub mod client;
 pub mod crowd;
 pub mod dyno;
+pub mod facts;
 pub mod front;
 pub mod page;
 pub mod proxy;
@@ -24,6 +25,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::net::TcpSocket;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use browser::Browser;
 pub use client::{Client, Id, cid, token};
@@ -40,6 +42,14 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// No limit on talking, for tests that are about something else.
 pub const TALKATIVE: (&str, &str) = ("TALK_PER_SECOND", "0");
+
+/// Tests that keep a processor busy take so many of these first; [`heavy`] hands them out in the order of asking.
+static PERMITS: Semaphore = Semaphore::const_new(4);
+
+/// Waits for a turn: 1 for a test with a browser, 2 for one with hundreds of clients. Dropping it passes it on.
+pub async fn heavy(weight: u32) -> SemaphorePermit<'static> {
+    PERMITS.acquire_many(weight).await.expect("never closed")
+}
 
 /// What the dynos of a test share: nothing, or a Redis of their own.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -79,7 +89,6 @@ impl World {
 
 /// Turns `async fn case(bus: Bus)` into two tests each: one on the bus within the process, one on Redis. A case that
 /// is missing from the list is dead code, which clippy refuses.
-#[macro_export]
 macro_rules! on_both_buses {
     ($($case:ident),* $(,)?) => {
         mod alone { $( #[tokio::test] async fn $case() { super::$case($crate::support::Bus::Alone).await } )* }

@@ -5,21 +5,19 @@
 //! What happens between pages is in `races.rs`; what needs no fault to show in `protocol.rs`; the short story of each fault,
 //! told by two people, in `dynos.rs`.
 
-mod support;
-
+use crate::support::client::{join_frame, talk_until};
+use crate::support::proxy::{Flow, Proxy};
+use crate::support::raw::{self, Raw};
+use crate::support::{
+    Client, Crowd, Dyno, Id, PATIENCE, Page, Redis, Router, TALKATIVE, check, cid,
+    need_descriptors, token,
+};
 use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 use serde_json::json;
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use support::client::{join_frame, talk_until};
-use support::proxy::{Flow, Proxy};
-use support::raw::{self, Raw};
-use support::{
-    Client, Crowd, Dyno, Id, PATIENCE, Page, Redis, Router, TALKATIVE, check, cid,
-    need_descriptors, token,
-};
 use tokio::time::sleep;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,17 +1,15 @@
 //! Proves the wire protocol of DESIGN §5, on the bus within the process and on Redis alike: what a welcome covers, what
 //! a talk becomes, whose a name is, and the answer to everything a page must not send.
 
-mod support;
-
+use crate::support::client::{Heard, join_frame};
+use crate::support::raw::{
+    CLOSE, CONTINUE, PING, PONG, TEXT, claimed_length, close_payload, fragment, frame, odd_frame,
+};
+use crate::support::{Bus, Client, Dyno, Id, PATIENCE, Raw, World, check, cid, token};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
-use support::client::{Heard, join_frame};
-use support::raw::{
-    CLOSE, CONTINUE, PING, PONG, TEXT, claimed_length, close_payload, fragment, frame, odd_frame,
-};
-use support::{Bus, Client, Dyno, Id, PATIENCE, Raw, World, check, cid, token};
 use tokio::time::sleep;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 use tokio_tungstenite::tungstenite::{Bytes, Message};
@@ -732,7 +730,7 @@ async fn a_name_belongs_to_its_token(bus: Bus) {
     // The connection is gone, the name is not: only its token brings it back.
     world
         .dyno
-        .join_refused("lobby", "花子", &support::token(), "name_taken")
+        .join_refused("lobby", "花子", &crate::support::token(), "name_taken")
         .await;
     let mut back = world.dyno.join_with("lobby", "花子", &token, None).await;
     back.say("again").await;
@@ -787,7 +785,7 @@ async fn a_name_is_free_only_when_its_last_tab_has_left(bus: Bus) {
     second.quit().await;
     world
         .dyno
-        .join_refused("lobby", "花子", &support::token(), "name_taken")
+        .join_refused("lobby", "花子", &crate::support::token(), "name_taken")
         .await;
     taro.expect_members(&["太郎", "花子"]).await;
     let [first] = tabs;
@@ -806,7 +804,7 @@ async fn a_name_that_does_not_come_back_is_gone_within_thirty_seconds(bus: Bus) 
     sleep(Duration::from_secs(12)).await;
     world
         .dyno
-        .join_refused("lobby", "花子", &support::token(), "name_taken")
+        .join_refused("lobby", "花子", &crate::support::token(), "name_taken")
         .await;
     assert_eq!(
         taro.members().1,
@@ -889,7 +887,7 @@ async fn a_long_list_of_members_is_cut_but_the_count_is_exact(bus: Bus) {
         users.is_sorted() && users.iter().all(|u| all.contains(u)),
         "{users:?}"
     );
-    support::eventually("everyone is told the count", PATIENCE, async || {
+    crate::support::eventually("everyone is told the count", PATIENCE, async || {
         let (users, count) = clients[0].members();
         if (users.len(), count) == (200, 205) {
             Ok(())
@@ -1345,7 +1343,11 @@ async fn a_connection_that_just_ends_leaves_nothing_behind() {
         if i % 2 == 0 {
             raw.finish().await;
             let (_, end) = raw.rest(PATIENCE).await;
-            assert_eq!(end, support::raw::End::Eof, "a FIN is answered with a FIN");
+            assert_eq!(
+                end,
+                crate::support::raw::End::Eof,
+                "a FIN is answered with a FIN"
+            );
         }
     }
     base.is_back(&dyno, PATIENCE, 2_000).await;

@@ -1,21 +1,19 @@
 //! Proves that many processes on one Redis are one chat, and what a process and a Redis may do to each other: stop,
 //! be killed, fall silent, come back, forget everything. Each test has dynos and a Redis of its own.
 
-mod support;
-
+use crate::support::client::{Heard, join_frame};
+use crate::support::dyno::refuses_to_boot;
+use crate::support::raw::{head, http};
+use crate::support::redis_server::Reserved;
+use crate::support::{
+    Client, Crowd, Dyno, PATIENCE, Raw, Redis, Router, TALKATIVE, bound_to_us, check, cid,
+    eventually, free_port, token,
+};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use support::client::{Heard, join_frame};
-use support::dyno::refuses_to_boot;
-use support::raw::{head, http};
-use support::redis_server::Reserved;
-use support::{
-    Client, Crowd, Dyno, PATIENCE, Raw, Redis, Router, TALKATIVE, bound_to_us, check, cid,
-    eventually, free_port, token,
-};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
@@ -97,8 +95,8 @@ async fn a_free_name_asked_for_on_two_dynos_at_once_goes_to_exactly_one() {
         let name = format!("n{round}");
         let ask = async |dyno: &Dyno| {
             let mut raw = Raw::websocket(dyno).await;
-            raw.send(support::raw::frame(
-                support::raw::TEXT,
+            raw.send(crate::support::raw::frame(
+                crate::support::raw::TEXT,
                 join_frame("lobby", &name, &token(), None).to_string(),
             ))
             .await;
@@ -359,8 +357,11 @@ async fn a_dyno_alone_that_is_restarted_says_that_its_log_is_gone() {
 async fn without_redis_at_boot_the_page_is_served_and_the_rest_waits() {
     let place = Reserved::new();
     let dyno = Dyno::start(&[("REDIS_URL", &place.url())]).await;
-    let page =
-        support::raw::http(dyno.addr(), &support::raw::head("GET /", &dyno.host(), &[])).await;
+    let page = crate::support::raw::http(
+        dyno.addr(),
+        &crate::support::raw::head("GET /", &dyno.host(), &[]),
+    )
+    .await;
     assert_eq!(page.status, 200);
     let mut hanako = dyno.connect().await;
     hanako
@@ -569,7 +570,7 @@ async fn a_name_shown_to_one_tab_alone_is_taken_back() {
 async fn a_log_that_nobody_reads_any_more_stops_nothing() {
     let mut redis = Redis::start(&[]).await;
     let port = free_port();
-    let mut command = Command::new(support::dyno::program());
+    let mut command = Command::new(crate::support::dyno::program());
     command.env_clear().env("PORT", port.to_string());
     command.env("REDIS_URL", redis.url());
     let child = bound_to_us(&mut command).stdout(Stdio::piped()).spawn();
@@ -747,7 +748,7 @@ async fn every_25_seconds_comes_a_ping_and_a_tick_and_whoever_is_silent_for_50_i
             sleep(20 * SECOND).await;
             let ping = json!({"kind": "ping"}).to_string();
             talking
-                .send(support::raw::frame(support::raw::TEXT, ping))
+                .send(crate::support::raw::frame(crate::support::raw::TEXT, ping))
                 .await;
         }
         sleep(16 * SECOND).await;
@@ -780,14 +781,17 @@ async fn every_25_seconds_comes_a_ping_and_a_tick_and_whoever_is_silent_for_50_i
         0
     );
     talking
-        .send(support::raw::frame(support::raw::PING, "still there?"))
+        .send(crate::support::raw::frame(
+            crate::support::raw::PING,
+            "still there?",
+        ))
         .await;
     loop {
         let (opcode, _) = talking
             .frame(PATIENCE)
             .await
             .expect("whoever says something is not silent");
-        if opcode == support::raw::PONG {
+        if opcode == crate::support::raw::PONG {
             break;
         }
     }

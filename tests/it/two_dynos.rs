@@ -1,8 +1,9 @@
 //! Proves that the demo of the README, `tests/two-dynos`, is what it says: two dynos, one chat, a dyno that comes back,
 //! and a Ctrl-C that ends what was started and nothing else.
 
-mod support;
-
+use crate::support::dyno::program;
+use crate::support::raw::{head, http};
+use crate::support::{Client, PATIENCE, Raw, Redis, eventually, free_port, token};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -11,9 +12,6 @@ use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use support::dyno::program;
-use support::raw::{head, http};
-use support::{Client, PATIENCE, Raw, Redis, eventually, free_port, token};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 

@@ -1,20 +1,7 @@
 //! Proves of the pure files what must hold of every input, on inputs made up by proptest and on the fuzzers' seeds.
 //! What that is stands in `fuzz/src/checks.rs`, which the fuzzers share.
 
-#![allow(dead_code)] // of the pure files only what these properties are about is used
-
-#[path = "../src/frame.rs"]
-mod frame;
-#[path = "../src/http.rs"]
-mod http;
-#[path = "../src/message.rs"]
-mod message;
-#[path = "../src/name.rs"]
-mod name;
-#[path = "../src/reader.rs"]
-mod reader;
-
-#[path = "../fuzz/src/checks.rs"]
+#[path = "../../fuzz/src/checks.rs"]
 mod checks;
 
 use std::fs;
@@ -32,8 +19,9 @@ use tokio_tungstenite::tungstenite::protocol::frame::{
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use unicode_normalization::UnicodeNormalization;
 
-use message::Id;
-use name::{Name, RoomName};
+use dynochat::message::Id;
+use dynochat::name::{Name, RoomName};
+use dynochat::{frame, http, reader};
 
 /// So many inputs of each kind; PROPTEST_CASES says another number.
 fn cases(number: u32) -> ProptestConfig {

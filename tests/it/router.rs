@@ -1,14 +1,12 @@
 //! Proves that the program gets on with a router like the platform's (`tests/router.cfg`): it keeps connections to
 //! the dynos for the next request, picks a dyno at random, and is not told which of them is about to stop.
 
-mod support;
-
+use crate::support::raw::{head, http};
+use crate::support::{Client, Crowd, Dyno, Front, Raw, Redis, Router, TALKATIVE, token};
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use support::raw::{head, http};
-use support::{Client, Crowd, Dyno, Front, Raw, Redis, Router, TALKATIVE, token};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -72,7 +70,7 @@ async fn both_dynos_are_reached_and_everything_works_as_it_does_without_a_router
         client.hears("across the dynos").await;
     }
     for client in &clients {
-        support::check::saw_everything(&redis, client);
+        crate::support::check::saw_everything(&redis, client);
     }
     let page = http(
         front.addr,

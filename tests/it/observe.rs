@@ -1,13 +1,11 @@
 //! Proves what whoever runs it can see from outside: `/healthz`, a line for each thing that begins or ends, and one of
 //! metrics a minute.
 
-mod support;
-
+use crate::support::raw::{head, http};
+use crate::support::{Dyno, PATIENCE, Redis, TALKATIVE, eventually};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::time::Duration;
-use support::raw::{head, http};
-use support::{Dyno, PATIENCE, Redis, TALKATIVE, eventually};
 use tokio::time::sleep;
 
 async fn health(dyno: &Dyno) -> Value {

@@ -2,18 +2,16 @@
 //! several tabs or with a dead socket, one who reads too slowly (SCENARIOS 13 to 23). On two dynos with one Redis, and on
 //! a single process with a log of its own.
 
-mod support;
-
+use crate::support::client::{Heard, join_frame, talk_until};
+use crate::support::proxy::{Flow, Proxy};
+use crate::support::raw::{self, Raw};
+use crate::support::{
+    Bus, Client, Dyno, Id, PATIENCE, Page, Redis, Router, TALKATIVE, check, eventually, token,
+};
 use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 use std::cell::Cell;
 use std::time::{Duration, Instant};
-use support::client::{Heard, join_frame, talk_until};
-use support::proxy::{Flow, Proxy};
-use support::raw::{self, Raw};
-use support::{
-    Bus, Client, Dyno, Id, PATIENCE, Page, Redis, Router, TALKATIVE, check, eventually, token,
-};
 use tokio::net::TcpSocket;
 use tokio::time::{sleep, timeout};
 
@@ -240,7 +238,7 @@ async fn three_tabs_are_one_member_until_the_last_is_gone(bus: Bus) {
     sleep(2 * SECOND).await;
     taro.expect_members(&["hanako", "taro"]).await; // … and claimed again for the tab on the other
     place.names_are("lobby", &["hanako", "taro"]).await;
-    here.join_refused("lobby", "hanako", &support::token(), "name_taken")
+    here.join_refused("lobby", "hanako", &crate::support::token(), "name_taken")
         .await;
     drop(second);
     taro.expect_members_within(&["taro"], 30 * SECOND).await;

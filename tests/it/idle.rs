@@ -1,13 +1,11 @@
 //! Proves what it costs to do nothing: ten thousand joined connections in little memory, and a connection without a
 //! word on it that outlives a router's idle limit.
 
-mod support;
-
+use crate::support::client::{Heard, join_frame};
+use crate::support::raw::{self, Raw};
+use crate::support::{Client, Dyno, Front, PATIENCE, Redis, need_descriptors, token};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
-use support::client::{Heard, join_frame};
-use support::raw::{self, Raw};
-use support::{Client, Dyno, Front, PATIENCE, Redis, need_descriptors, token};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -62,7 +60,7 @@ async fn ten_thousand_idle_connections_fit_in_sixty_megabytes() {
     need_descriptors(CONNECTIONS as u64 + 500);
     let redis = Redis::start(&[]).await;
     let dyno = Dyno::start_on(&redis, &[]).await;
-    let base = support::check::Base::of(&dyno).await;
+    let base = crate::support::check::Base::of(&dyno).await;
     let start = Instant::now();
     let mut sitting = JoinSet::new();
     for room in 0..CONNECTIONS / ROOM {
@@ -92,7 +90,7 @@ async fn ten_thousand_idle_connections_fit_in_sixty_megabytes() {
         highest <= LIMIT_KB,
         "{highest} kB for {CONNECTIONS} connections"
     );
-    let listed = support::check::leases(&redis, "room 7").len();
+    let listed = crate::support::check::leases(&redis, "room 7").len();
     assert_eq!(listed, ROOM, "names with a lease in one of the rooms");
     sitting.shutdown().await;
     base.is_back(&dyno, PATIENCE, LIMIT_KB).await; // every descriptor; memory may stay with the allocator

@@ -1,13 +1,11 @@
 //! Proves that the hand-rolled listener speaks enough HTTP/1.1, and no more: the page and its files with the headers
 //! of DESIGN §6, every refusal with its status and a clean end, and the upgrade, however its bytes arrive.
 
-mod support;
-
+use crate::support::client::join_frame;
+use crate::support::raw::{self, ACCEPT, Answer, End, KEY, TEXT, head, http, upgrade_head};
+use crate::support::{Dyno, PATIENCE, Raw, token};
 use serde_json::json;
 use std::time::Duration;
-use support::client::join_frame;
-use support::raw::{self, ACCEPT, Answer, End, KEY, TEXT, head, http, upgrade_head};
-use support::{Dyno, PATIENCE, Raw, token};
 
 const FILES: [(&str, &str); 3] = [
     ("/", "text/html"),
@@ -1037,7 +1035,7 @@ async fn connections_beyond_the_limit_are_told_that_the_dyno_is_full() {
     third.expect_error("busy").await;
     third.expect_close(1013).await;
     hanako.quit().await;
-    support::eventually("a place is free again", PATIENCE, async || {
+    crate::support::eventually("a place is free again", PATIENCE, async || {
         let mut raw = Raw::connect(dyno.addr()).await;
         raw.send(upgrade_head(&dyno.host(), &[])).await;
         raw.switched().await;

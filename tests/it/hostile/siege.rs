@@ -1,7 +1,7 @@
 //! A dyno under attack, with a conversation beside it: what the attack costs those who have no part in it, in time,
 //! memory and descriptors. One siege at a time, for it is measured.
 
-use super::support::{Client, Dyno, PATIENCE, check::Base, eventually, token};
+use crate::support::{Client, Dyno, PATIENCE, check::Base, eventually, token};
 use std::fs;
 use std::net::{self, SocketAddr};
 use std::sync::Arc;

@@ -1,11 +1,15 @@
 //! Proves that strangers cost only themselves: each attack beside a conversation that must not stall, with the memory
 //! before, at most and after. What is answered to each thing that must not be sent stands in `http.rs` and `protocol.rs`.
 
-mod support;
-
-#[path = "hostile/siege.rs"]
 mod siege;
 
+use crate::support::client::join_frame;
+use crate::support::raw::{
+    self, CLOSE, CONTINUE, End, PING, PONG, Raw, TEXT, close_payload, fragment, frame, odd_frame,
+};
+use crate::support::{
+    Client, Dyno, PATIENCE, Redis, TALKATIVE, cid, eventually, need_descriptors, token,
+};
 use futures_util::future::ready;
 use futures_util::{StreamExt, stream};
 use nix::sys::signal::Signal;
@@ -15,11 +19,6 @@ use std::io::Write;
 use std::net::{self, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
-use support::client::join_frame;
-use support::raw::{
-    self, CLOSE, CONTINUE, End, PING, PONG, Raw, TEXT, close_payload, fragment, frame, odd_frame,
-};
-use support::{Client, Dyno, PATIENCE, Redis, TALKATIVE, cid, eventually, need_descriptors, token};
 use tokio::net::TcpSocket;
 use tokio::time::sleep;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};

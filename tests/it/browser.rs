@@ -4,34 +4,25 @@
 //! Time that would have to pass is given to the page's clock instead; what must stay away is ruled out by something
 //! that comes after it. Others in the room are plain sockets.
 
-mod support;
-
-#[path = "browser/cost.rs"]
 mod cost;
-#[path = "browser/everyone.rs"]
 mod everyone;
-#[path = "browser/joining.rs"]
 mod joining;
-#[path = "browser/line.rs"]
 mod line;
-#[path = "browser/picture.rs"]
 mod picture;
-#[path = "browser/reading.rs"]
 mod reading;
-#[path = "browser/story.rs"]
 mod story;
-#[path = "browser/talking.rs"]
 mod talking;
-#[path = "browser/tools.rs"]
 mod tools;
 
+use crate::support::browser::{CONTROL, ENTER, Kind, SHIFT, SOON, TAB};
+use crate::support::proxy::{Flow, Proxy};
+use crate::support::{
+    Browser, Bus, Dyno, PATIENCE, Redis, TALKATIVE, World, check, eventually, token,
+};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::time::Duration;
-use support::browser::{CONTROL, ENTER, Kind, SHIFT, SOON, TAB};
-use support::proxy::{Flow, Proxy};
-use support::{Browser, Bus, Dyno, PATIENCE, Redis, TALKATIVE, World, check, eventually, token};
 
 const SECOND: Duration = Duration::from_secs(1);
 

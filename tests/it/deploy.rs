@@ -1,8 +1,8 @@
 //! Rehearses `git push heroku main`: what the buildpack makes of HEAD, run as a dyno is run, with the Redis that the
 //! platform gives.
 
-mod support;
-
+use crate::support::raw::{head, http};
+use crate::support::{Client, PATIENCE, Redis, bound_to_us, eventually, free_port, token};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -13,8 +13,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
-use support::raw::{head, http};
-use support::{Client, PATIENCE, Redis, bound_to_us, eventually, free_port, token};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
@@ -319,7 +317,7 @@ async fn with_the_redis_and_the_settings_of_app_json_two_dynos_are_one_chat() {
     }
     clients[0].1.say("over TLS").await;
     clients[1].1.hears("over TLS").await;
-    support::check::saw_everything(&redis, &clients[1].1);
+    crate::support::check::saw_everything(&redis, &clients[1].1);
     for (web, _) in &mut clients {
         assert_eq!(web.stop().await.code(), Some(0), "{}", web.log());
     }

@@ -1,13 +1,11 @@
 //! Holds the README, the settings and the source together, so that none of them can change alone.
 
-mod support;
-
+use crate::support::Dyno;
+use crate::support::raw::{head, http};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use support::Dyno;
-use support::raw::{head, http};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// What one can see of a file without losing the thread; `mod tests` at its end does not count.
@@ -136,7 +134,7 @@ fn every_command_in_the_readme_can_be_run() {
                 );
             }
             ["cargo", "bench", ..] => assert!(manifest.contains("[[bench]]"), "{command:?}"),
-            ["tests/run", name] => drop(read(format!("tests/{name}.rs"))),
+            ["tests/run", name] => drop(read(format!("tests/it/{name}.rs"))),
             [script, ..] if script.starts_with("tests/") => {
                 let data = fs::metadata(Path::new(ROOT).join(script)).expect(script);
                 assert!(

@@ -1,0 +1,20 @@
+//! Every integration test, in one program: `tests/run` runs all of them, `tests/run NAME` those of one file.
+
+#[macro_use]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod browser;
+mod deploy;
+mod dynos;
+mod faults;
+mod hostile;
+mod http;
+mod idle;
+mod observe;
+mod properties;
+mod protocol;
+mod races;
+mod router;
+mod tidy;
+mod two_dynos;
