@@ -1,4 +1,4 @@
-//! Proves that the program gets on with a router like the platform's (`tests/router.cfg`): it keeps connections to
+//! Proves that the program gets on with a router like the platform's (`bin/router.cfg`): it keeps connections to
 //! the dynos for the next request, picks a dyno at random, and is not told which of them is about to stop.
 
 use crate::support::raw::{head, http};

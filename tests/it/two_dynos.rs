@@ -1,68 +1,74 @@
-//! Proves that the demo of the README, `tests/two-dynos`, is what it says: two dynos, one chat, a dyno that comes back,
-//! and a Ctrl-C that ends what was started and nothing else.
+//! Tests of the demo in the README, `bin/two-dynos`: two dynos are one chat, a dyno that ends is started again, and
+//! Ctrl-C ends what the script started and nothing else.
 
 use crate::support::dyno::program;
 use crate::support::raw::{head, http};
 use crate::support::{Client, PATIENCE, Raw, Redis, eventually, free_port, token};
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use serde_json::Value;
-use std::collections::BTreeMap;
-use std::io::Write;
+use std::fs::{File, read_to_string};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::{io::Write, ops::Range};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-/// The router, the dynos, and the Redis where there is none.
-const PORTS: u16 = 4;
+/// The numbers of the script's ports, counted from `PORT`: the router, two dynos, and Redis if the script starts it.
+const PORTS: Range<u16> = 0..4;
+
+/// `bin/two-dynos` with the program under test, not started yet.
+fn script(port: u16) -> Command {
+    let mut script = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/bin/two-dynos"));
+    script.env("PORT", port.to_string());
+    script.env("DYNOCHAT_BIN", program());
+    script
+}
+
+/// The first of four free ports in a row.
+fn four_free_ports() -> u16 {
+    loop {
+        let ports = PORTS.map(|_| free_port()).collect::<Vec<_>>();
+        if ports.is_sorted_by(|one, next| one + 1 == *next) {
+            return ports[0];
+        }
+    }
+}
 
 struct Demo {
     child: Child,
-    /// Where a person would type.
-    input: ChildStdin,
     port: u16,
     dir: TempDir,
 }
 
 impl Demo {
-    /// Starts it and waits until both dynos have their Redis.
-    async fn start(vars: &[(&str, &str)]) -> Demo {
+    /// Starts the script and waits until both dynos have their Redis.
+    async fn start(redis_url: &str) -> Demo {
         let dir = TempDir::with_prefix("dynochat-demo-").expect("a temporary directory");
-        let log = std::fs::File::create(dir.path().join("log")).expect("a log file");
+        let log = File::create(dir.path().join("log")).expect("a log file");
         let port = four_free_ports();
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/two-dynos");
-        let mut child = Command::new(script)
-            .env("PORT", port.to_string())
-            .env("DYNOCHAT_BIN", program())
-            .envs(vars.iter().copied())
+        let child = script(port)
+            .env("REDIS_URL", redis_url)
             .stdin(Stdio::piped())
             .stdout(log.try_clone().expect("one file for both streams"))
             .stderr(log)
-            .process_group(0) // as a shell does it, and so a Ctrl-C reaches just this
+            .process_group(0) // as a shell does, so that the test can send Ctrl-C to this group alone
             .spawn()
             .expect("bash is there");
-        let input = child.stdin.take().expect("a pipe");
-        let demo = Demo {
-            child,
-            input,
-            port,
-            dir,
-        };
+        let demo = Demo { child, port, dir };
         eventually("both dynos have their Redis", 3 * PATIENCE, async || {
-            let healths = demo.healths().await;
-            let up = healths.values().filter(|health| health["redis"] == "up");
-            if up.count() == 2 && demo.listens(0).await {
-                return Ok(());
-            }
-            Err(demo.log())
+            let healths = [demo.health(1).await, demo.health(2).await];
+            let up = healths.iter().all(|health| health["redis"] == "up");
+            (up && demo.listens(0).await)
+                .then_some(())
+                .ok_or(demo.log())
         })
         .await;
         demo
     }
 
-    /// The router's address, from which the others are counted.
+    /// The address with this number in [`PORTS`].
     fn addr(&self, number: u16) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port + number).into()
     }
@@ -71,139 +77,107 @@ impl Demo {
         TcpStream::connect(self.addr(number)).await.is_ok()
     }
 
-    /// What the dynos say of themselves; one that is just ending says nothing.
-    async fn healths(&self) -> BTreeMap<u16, Value> {
-        let mut healths = BTreeMap::new();
-        for dyno in [1, 2] {
-            if let Ok(stream) = TcpStream::connect(self.addr(dyno)).await {
-                let mut raw = Raw::over(stream);
-                raw.send(head("GET /healthz", "localhost", &[])).await;
-                let (answer, _) = raw.rest(PATIENCE).await;
-                let answer = String::from_utf8_lossy(&answer);
-                let body = answer.split_once("\r\n\r\n").unwrap_or_default().1;
-                healths.extend(serde_json::from_str(body).map(|health| (dyno, health)));
-            }
-        }
-        healths
+    /// The JSON of a dyno's `/healthz`; null if the dyno does not answer.
+    async fn health(&self, dyno: u16) -> Value {
+        let Ok(stream) = TcpStream::connect(self.addr(dyno)).await else {
+            return Value::Null;
+        };
+        let mut raw = Raw::over(stream);
+        raw.send(head("GET /healthz", "localhost", &[])).await;
+        let answer = String::from_utf8_lossy(&raw.rest(PATIENCE).await.0).into_owned();
+        let body = answer.split_once("\r\n\r\n").unwrap_or_default().1;
+        serde_json::from_str(body).unwrap_or_default()
     }
 
-    fn type_line(&mut self, line: &str) {
-        writeln!(self.input, "{line}").expect("somebody reads what is typed");
-    }
-
-    /// Waits until a dyno is another process than before, and has its Redis.
-    async fn is_new(&self, dyno: u16, before: &BTreeMap<u16, Value>) -> BTreeMap<u16, Value> {
-        eventually("the dyno is back", 2 * PATIENCE, async || {
-            let healths = self.healths().await;
-            match healths.get(&dyno) {
-                Some(health)
-                    if health["boot"] != before[&dyno]["boot"] && health["redis"] == "up" =>
-                {
-                    Ok(healths)
-                }
-                _ => Err(self.log()),
-            }
+    /// Types a line and waits until this dyno runs again as a new process that has its Redis.
+    async fn restarts(&mut self, line: &str, dyno: u16) {
+        let before = self.health(dyno).await["boot"].clone();
+        assert!(before.is_string(), "{before}\n{}", self.log());
+        let input = self.child.stdin.as_mut().expect("stdin is a pipe");
+        writeln!(input, "{line}").expect("the script reads its input");
+        eventually("the dyno runs again", 2 * PATIENCE, async || {
+            let health = self.health(dyno).await;
+            (health["redis"] == "up" && health["boot"] != before)
+                .then_some(())
+                .ok_or(self.log())
         })
-        .await
+        .await;
     }
 
-    /// A Ctrl-C; nothing of it is left.
+    /// Sends Ctrl-C and checks that nothing is left.
     async fn end(mut self) {
-        killpg(Pid::from_raw(self.child.id() as i32), Signal::SIGINT).expect("it runs");
-        let status = eventually("it ends", 2 * PATIENCE, async || {
-            let ended = self.child.try_wait().expect("it can be waited for");
-            ended.ok_or(self.log())
+        killpg(Pid::from_raw(self.child.id() as i32), Signal::SIGINT).expect("the script runs");
+        let status = eventually("the script ends", 2 * PATIENCE, async || {
+            let status = self.child.try_wait().expect("it can be waited for");
+            status.ok_or(self.log())
         })
         .await;
         assert!(status.success(), "{status}\n{}", self.log());
-        for number in 0..PORTS {
-            assert!(
-                !self.listens(number).await,
-                "{number} is left\n{}",
-                self.log()
-            );
+        for number in PORTS {
+            let left = self.listens(number).await;
+            assert!(!left, "port {number} is still open\n{}", self.log());
         }
     }
 
     fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+        read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 }
 
 impl Drop for Demo {
     fn drop(&mut self) {
-        // It may have ended before.
-        let _ = nix::sys::signal::kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM);
+        // After `end` the script is gone, and its process number belongs to nobody.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM);
+        }
         let _ = self.child.wait();
     }
 }
 
-fn four_free_ports() -> u16 {
-    let mut ports = vec![free_port()];
-    while ports.len() < PORTS as usize {
-        let port = free_port();
-        if port != ports[ports.len() - 1] + 1 {
-            ports.clear();
-        }
-        ports.push(port);
-    }
-    ports[0]
-}
-
 #[tokio::test]
-async fn the_demo_is_one_chat_on_two_dynos_and_restarts_them() {
-    let mut demo = Demo::start(&[("REDIS_URL", "")]).await;
-    let room = format!("demo {}", fastrand::u32(..)); // the Redis may be somebody's
+async fn demo_is_one_chat_on_two_dynos_and_restarts_them() {
+    let mut demo = Demo::start("").await;
+    let room = format!("demo {}", fastrand::u32(..)); // the script may use a Redis that others use too
     let mut hanako = Client::connect(demo.addr(1)).await;
     hanako.join(&room, "花子", &token(), None).await;
+    assert_eq!(hanako.welcome["dyno"], "web.1");
     let mut taro = Client::connect(demo.addr(2)).await;
     taro.join(&room, "太郎", &token(), None).await;
-    assert_eq!(
-        [&hanako.welcome["dyno"], &taro.welcome["dyno"]],
-        ["web.1", "web.2"]
-    );
+    assert_eq!(taro.welcome["dyno"], "web.2");
     hanako.say("across").await;
     taro.hears("across").await;
-    let page = http(
-        demo.addr(0),
-        &head("GET /", "localhost", &["Connection: close"]),
-    )
-    .await;
-    assert_eq!(page.status, 200);
+    let request = head("GET /", "localhost", &["Connection: close"]);
+    assert_eq!(http(demo.addr(0), &request).await.status, 200);
 
-    let before = demo.healths().await;
-    demo.type_line("1");
+    let other = demo.health(2).await["boot"].clone();
+    demo.restarts("1", 1).await;
     hanako.expect_close(1012).await;
-    let after = demo.is_new(1, &before).await;
-    assert_eq!(after[&2]["boot"], before[&2]["boot"], "the other one stays");
-    demo.type_line("kill 2");
-    demo.is_new(2, &after).await;
+    let still = &demo.health(2).await["boot"];
+    assert_eq!(*still, other, "the other dyno is not restarted");
+    demo.restarts("kill 2", 2).await;
     demo.end().await;
 }
 
 #[tokio::test]
-async fn a_redis_that_was_there_is_used_and_left_alone() {
+async fn running_redis_is_used_and_left_running() {
     let redis = Redis::start(&[]).await;
-    let demo = Demo::start(&[("REDIS_URL", &redis.url())]).await;
+    let demo = Demo::start(&redis.url()).await;
     assert_eq!(redis.clients().len(), 2, "{:#?}", redis.clients());
-    assert!(!demo.listens(3).await, "no second Redis");
+    assert!(!demo.listens(3).await, "the script starts no second Redis");
     demo.end().await;
     assert_eq!(redis.cmd::<String>(&["PING"]), "PONG");
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_named_before_anything_is_started() {
+async fn taken_port_is_named_before_anything_starts() {
     let port = four_free_ports();
-    let _somebody = TcpListener::bind((Ipv4Addr::LOCALHOST, port + 2)).expect("a free port");
-    let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/two-dynos"))
-        .env("PORT", port.to_string())
-        .env("DYNOCHAT_BIN", program())
+    let _other_server =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port + 2)).expect("the port is free");
+    let output = script(port)
         .stdin(Stdio::null())
         .output()
         .expect("bash is there");
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        !output.status.success() && said.contains(&(port + 2).to_string()),
-        "{said}"
-    );
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains(&(port + 2).to_string()), "{said}");
 }

@@ -1,4 +1,4 @@
-//! A front as the platform's router is one: HAProxy with `tests/router.cfg`, before two dynos.
+//! A router like the platform's: HAProxy with `bin/router.cfg`, in front of two dynos.
 
 use super::{PATIENCE, bound_to_us, eventually, free_port};
 use std::io::ErrorKind;
@@ -53,7 +53,7 @@ impl Drop for Front {
 }
 
 fn spawn(port: u16, servers: [SocketAddr; 2]) -> Child {
-    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/router.cfg");
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/bin/router.cfg");
     bound_to_us(&mut Command::new("haproxy"))
         .args(["-db", "-f", config])
         .env("PORT", port.to_string())

@@ -4,7 +4,7 @@ use super::*;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// `SCREENSHOT=tests/screenshot.png tests/run browser picture` replaces it; otherwise this only shows that it could.
+/// `SCREENSHOT=docs/screenshot.png tests/run browser picture` replaces it; otherwise this only shows that it could.
 #[tokio::test]
 async fn the_picture_for_the_readme_shows_a_conversation_that_outlived_an_absence() {
     let (taro, hanako) = Browser::start_two().await;
