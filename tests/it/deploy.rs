@@ -1,14 +1,14 @@
-//! Rehearses `git push heroku main`: what the buildpack makes of HEAD, run as a dyno is run, with the Redis that the
-//! platform gives.
+//! Rehearses `git push heroku main`: builds HEAD as the buildpack does, and runs the result as the platform does, with
+//! the Redis that the platform gives. Changes that are not committed are not part of it.
 
 use crate::support::raw::{head, http};
-use crate::support::{Client, PATIENCE, Redis, bound_to_us, eventually, free_port, token};
+use crate::support::{Client, PATIENCE, Redis, bound_to_us, check, eventually, free_port, token};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::{fs::PermissionsExt, process::CommandExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -16,74 +16,25 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-const SECOND: Duration = Duration::from_secs(1);
-const SOURCE: &str = env!("CARGO_MANIFEST_DIR");
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-// ---- the build
+/// A dyno ends in this time after SIGTERM; the platform kills it after 30 s.
+const STOP: Duration = Duration::from_secs(10);
 
-/// Where a slug lies, built when it is first needed: the pushed files, and beside them what the buildpack keeps of its
-/// target directory. That one is kept for the next build, as the platform keeps it.
-fn slug() -> &'static Path {
-    static SLUG: OnceLock<PathBuf> = OnceLock::new();
-    SLUG.get_or_init(|| {
-        let slug = Path::new(env!("CARGO_TARGET_TMPDIR")).join("slug");
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache");
-        let _ = fs::remove_dir_all(&slug); // there is none the first time
-        fs::create_dir_all(&slug).expect("a directory for the slug");
-        succeed(
-            Command::new("sh")
-                .args(["-c", "git archive HEAD | tar x -C \"$0\""])
-                .arg(&slug),
-        );
-        let source = size(&slug);
+/// The variables that cargo needs. No setting of the program is among them.
+const CARGO_VARS: &str = "PATH HOME CARGO_HOME RUSTUP_HOME RUSTUP_TOOLCHAIN";
 
-        let begun = Instant::now();
-        let known = [
-            "PATH",
-            "HOME",
-            "CARGO_HOME",
-            "RUSTUP_HOME",
-            "RUSTUP_TOOLCHAIN",
-        ]; // no setting of the app
-        let known = known
-            .iter()
-            .filter_map(|name| Some((name, std::env::var_os(name)?)));
-        let mut cargo = Command::new("cargo");
-        cargo.args(["build", "--release"]).current_dir(&slug);
-        succeed(
-            cargo
-                .env_clear()
-                .envs(known)
-                .env("CARGO_TARGET_DIR", &target),
-        );
-        let took = begun.elapsed();
-
-        let (built, kept) = (target.join("release"), slug.join("target/release"));
-        fs::create_dir_all(&kept).expect("a directory for what was built");
-        for entry in fs::read_dir(built).expect("cargo has built something") {
-            let entry = entry.expect("a directory can be read");
-            let data = entry.metadata().expect("a file has metadata");
-            if data.is_file() && data.permissions().mode() & 0o111 != 0 {
-                fs::copy(entry.path(), kept.join(entry.file_name())).expect("a file can be copied");
-            }
-        }
-        println!(
-            "built in {} s; the slug is {} kB of source and {} kB of program",
-            took.as_secs(),
-            source / 1000,
-            size(&kept) / 1000
-        );
-        slug
-    })
+/// What a command prints on stdout. It must succeed.
+fn stdout(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {errors}");
+    String::from_utf8(output.stdout).expect("the output is UTF-8")
 }
 
-fn succeed(command: &mut Command) {
-    let command = command.stdin(Stdio::null());
-    let output = command
-        .output()
-        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {said}");
+fn git(args: &[&str]) -> String {
+    stdout(Command::new("git").args(args).current_dir(ROOT))
 }
 
 /// Bytes of all files in a directory.
@@ -101,7 +52,72 @@ fn size(dir: &Path) -> u64 {
     sizes.sum()
 }
 
-// ---- a dyno of it
+// ---- the build
+
+/// The slug's directory: the files of HEAD, and in `target/release` the program that was built from them. The first
+/// call builds it.
+fn slug() -> &'static Path {
+    static SLUG: OnceLock<PathBuf> = OnceLock::new();
+    SLUG.get_or_init(|| {
+        let slug = Path::new(env!("CARGO_TARGET_TMPDIR")).join("slug");
+        export_head(&slug);
+        let kept = slug.join("target/release");
+        let _ = fs::remove_dir_all(slug.join("target")); // there is none after an export
+        let source = size(&slug);
+        fs::create_dir_all(&kept).expect("a directory for the program");
+        for program in build(&slug) {
+            let name = program.file_name().expect("a program has a name");
+            fs::copy(&program, kept.join(name)).expect("a file can be copied");
+        }
+        let (source, program) = (source / 1000, size(&kept) / 1000);
+        println!("measured: the slug is {source} kB of source and {program} kB of program");
+        slug
+    })
+}
+
+/// Writes the files of HEAD to a directory, unless they are there already: cargo compiles again what was written again.
+fn export_head(dir: &Path) {
+    let tree = git(&["rev-parse", "HEAD^{tree}"]);
+    let exported = dir.with_extension("tree"); // a file that says what is in the directory
+    let known = fs::read_to_string(&exported).unwrap_or_default();
+    if known == tree && dir.exists() {
+        return;
+    }
+    let _ = fs::remove_file(&exported); // neither is there the first time
+    let _ = fs::remove_dir_all(dir);
+    fs::create_dir_all(dir).expect("a directory for the slug");
+    // `m`: the files are as old as this export, not as the commit. Cargo would not compile a commit that is older than
+    // the last build.
+    let mut export = Command::new("sh");
+    export.args(["-c", "git archive HEAD | tar xm -C \"$0\""]);
+    stdout(export.arg(dir).current_dir(ROOT));
+    fs::write(exported, tree).expect("a file can be written");
+}
+
+/// Builds the program in its own directory, and gives the executables. The target directory is the repository's own,
+/// so that the dependencies there are not compiled again.
+fn build(slug: &Path) -> Vec<PathBuf> {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent();
+    let vars = CARGO_VARS.split(' ');
+    let vars = vars.filter_map(|name| Some((name, std::env::var_os(name)?)));
+    let mut cargo = Command::new("nice"); // other tests run beside it
+    cargo.args(["-n", "10", "cargo", "build", "--release"]);
+    cargo.arg("--message-format=json-render-diagnostics");
+    cargo.current_dir(slug).env_clear().envs(vars);
+    cargo.env("CARGO_TARGET_DIR", target.expect("it has a parent"));
+    let begun = Instant::now();
+    let (mut compiled, mut executables) = (0, vec![]);
+    for message in stdout(&mut cargo).lines() {
+        let message: Value = serde_json::from_str(message).expect("cargo writes JSON");
+        compiled += u32::from(message["fresh"] == false);
+        executables.extend(message["executable"].as_str().map(PathBuf::from));
+    }
+    let took = begun.elapsed();
+    println!("measured: the release build took {took:.0?} and compiled {compiled} crates");
+    executables
+}
+
+// ---- a dyno
 
 struct Web {
     child: Child,
@@ -110,7 +126,7 @@ struct Web {
 }
 
 impl Web {
-    /// The Procfile's command in an environment that holds nothing but what the platform sets and `vars`.
+    /// Runs the Procfile's command with `vars` and the variables that the platform sets, and no others.
     async fn start(dyno: &str, vars: &[(&str, &str)]) -> Web {
         let dir = TempDir::with_prefix("dynochat-web-").expect("a temporary directory");
         let log = fs::File::create(dir.path().join("log")).expect("a log file");
@@ -132,16 +148,10 @@ impl Web {
             .spawn()
             .expect("bash is there");
         let web = Web { child, port, dir };
-        eventually(
-            "it listens: the platform waits a minute",
-            PATIENCE,
-            async || {
-                TcpStream::connect(web.addr())
-                    .await
-                    .map(drop)
-                    .map_err(|_| web.log())
-            },
-        )
+        eventually("the dyno listens", PATIENCE, async || {
+            let stream = TcpStream::connect(web.addr()).await;
+            stream.map(drop).map_err(|_| web.log())
+        })
         .await;
         web
     }
@@ -154,22 +164,17 @@ impl Web {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
-    /// SIGTERM to every process, twice, as the platform may do it.
-    async fn stop(&mut self) -> ExitStatus {
+    /// Sends SIGTERM to every process, twice, as the platform may do. The dyno must exit with code 0.
+    async fn stop(&mut self) {
         let group = Pid::from_raw(self.child.id() as i32);
-        killpg(group, Signal::SIGTERM).expect("it runs");
+        killpg(group, Signal::SIGTERM).expect("the dyno runs");
         let _ = killpg(group, Signal::SIGTERM); // it may have ended by then
-        eventually(
-            "it ends: the platform kills after 30 s",
-            10 * SECOND,
-            async || {
-                self.child
-                    .try_wait()
-                    .expect("it can be waited for")
-                    .ok_or("still running")
-            },
-        )
-        .await
+        let ended = eventually("the dyno ends", STOP, async || {
+            let status = self.child.try_wait().expect("it can be waited for");
+            status.ok_or("still running")
+        });
+        let status: ExitStatus = ended.await;
+        assert_eq!(status.code(), Some(0), "{status}\n{}", self.log());
     }
 }
 
@@ -180,134 +185,95 @@ impl Drop for Web {
     }
 }
 
-// ---- the sentences
+// ---- the tests
 
 #[test]
-fn a_slug_holds_what_was_pushed_and_one_program() {
-    let built: Vec<_> = fs::read_dir(slug().join("target/release"))
-        .expect("cargo has built something")
-        .map(|entry| entry.expect("a directory can be read").file_name())
+fn slug_holds_one_program_and_the_committed_cargo_lock() {
+    let built = fs::read_dir(slug().join("target/release")).expect("a directory can be read");
+    let built: Vec<_> = built
+        .map(|entry| entry.expect("a file").file_name())
         .collect();
     assert_eq!(built, ["dynochat"]);
-    let lock = |dir: &Path| fs::read(dir.join("Cargo.lock")).expect("a Cargo.lock");
-    let pushed = Command::new("git")
-        .args(["show", "HEAD:Cargo.lock"])
-        .current_dir(SOURCE)
-        .output()
-        .expect("git is there");
-    assert!(
-        lock(slug()) == pushed.stdout,
-        "the build has changed Cargo.lock: commit it"
-    );
+    let lock = fs::read_to_string(slug().join("Cargo.lock")).expect("a Cargo.lock");
+    let same = lock == git(&["show", "HEAD:Cargo.lock"]);
+    assert!(same, "the build has changed Cargo.lock: commit it");
 }
 
 #[test]
-fn the_procfile_is_one_line_that_the_platform_can_read() {
-    let procfile = fs::read_to_string(Path::new(SOURCE).join("Procfile")).expect("a Procfile");
+fn procfile_starts_the_release_build() {
+    let procfile = fs::read_to_string(Path::new(ROOT).join("Procfile")).expect("a Procfile");
     assert_eq!(procfile, "web: ./target/release/dynochat\n");
 }
 
 fn app_json() -> Value {
-    let app = fs::read_to_string(Path::new(SOURCE).join("app.json")).expect("an app.json");
+    let app = fs::read_to_string(Path::new(ROOT).join("app.json")).expect("an app.json");
     serde_json::from_str(&app).expect("app.json is JSON")
 }
 
-/// The words that the schema of app.json knows for the file, for a variable, for a process: it allows no others.
-const KNOWN: [&str; 14] = [
-    "name",
-    "description",
-    "keywords",
-    "website",
-    "repository",
-    "logo",
-    "success_url",
-    "scripts",
-    "env",
-    "formation",
-    "addons",
-    "buildpacks",
-    "environments",
-    "stack",
-];
-const KNOWN_OF_A_VARIABLE: [&str; 4] = ["description", "value", "required", "generator"];
-const KNOWN_OF_A_PROCESS: [&str; 2] = ["quantity", "size"];
+/// The fields that the schema of app.json allows: in the file, in a variable, in a process.
+const APP_FIELDS: &str = "name description keywords website repository logo success_url scripts env formation addons \
+                          buildpacks environments stack";
+const VARIABLE_FIELDS: &str = "description value required generator";
+const PROCESS_FIELDS: &str = "quantity size";
 
 #[test]
-fn the_button_finds_in_app_json_what_it_may_find_there() {
+fn app_json_matches_schema() {
     let app = app_json();
-    let fields = |value: &Value, known: &[&str]| {
+    let fields = |value: &Value, allowed: &str| {
         let fields = value.as_object().expect("an object").clone();
-        let unknown: Vec<_> = fields
-            .keys()
-            .filter(|key| !known.contains(&key.as_str()))
-            .collect();
-        assert!(unknown.is_empty(), "{unknown:?} in {value}");
+        for name in fields.keys() {
+            let known = allowed.split(' ').any(|field| field == name);
+            assert!(known, "the schema has no {name}: {value}");
+        }
         fields
     };
-    fields(&app, &KNOWN);
+    fields(&app, APP_FIELDS);
+    let config = fs::read_to_string(Path::new(ROOT).join("src/config.rs")).expect("a source");
     for (name, variable) in app["env"].as_object().expect("variables") {
-        let variable = fields(variable, &KNOWN_OF_A_VARIABLE);
-        assert!(
-            variable["value"].is_string() && variable["description"].is_string(),
-            "{name}"
-        );
-        let config = fs::read_to_string(Path::new(SOURCE).join("src/config.rs")).expect("a source");
-        assert!(
-            config.contains(&format!("read(\"{name}\"")),
-            "{name} is read by nobody"
-        );
+        let variable = fields(variable, VARIABLE_FIELDS);
+        assert!(variable["value"].is_string(), "{name}");
+        assert!(variable["description"].is_string(), "{name}");
+        let read = config.contains(&format!("read(\"{name}\""));
+        assert!(read, "the program does not read {name}");
     }
     for (process, size) in app["formation"].as_object().expect("processes") {
-        assert_eq!(process, "web", "what the Procfile names");
-        assert!(fields(size, &KNOWN_OF_A_PROCESS)["quantity"].is_u64());
+        assert_eq!(process, "web", "the Procfile has no other process");
+        assert!(fields(size, PROCESS_FIELDS)["quantity"].is_u64());
     }
-    let words = app["keywords"].as_array().expect("a list");
-    assert!(!words.is_empty() && words.iter().all(Value::is_string));
-    assert!(
-        app["name"]
-            .as_str()
-            .is_some_and(|name| name.starts_with(char::is_alphabetic))
-    );
-    assert_eq!(app["buildpacks"], serde_json::json!([{"url": "emk/rust"}]));
-    assert_eq!(app["addons"], serde_json::json!(["heroku-redis:mini"]));
+    let keywords = app["keywords"].as_array().expect("a list");
+    assert!(!keywords.is_empty() && keywords.iter().all(Value::is_string));
+    let name = app["name"].as_str().expect("a name");
+    assert!(name.starts_with(char::is_alphabetic), "{name}");
+    assert_eq!(app["buildpacks"], json!([{"url": "emk/rust"}]));
+    assert_eq!(app["addons"], json!(["heroku-redis:mini"]));
 }
 
 #[tokio::test]
-async fn what_was_pushed_starts_with_a_port_and_nothing_else_talks_and_stops() {
+async fn dyno_serves_with_port_alone_and_stops_on_sigterm() {
     let mut web = Web::start("web.1", &[]).await;
-    let page = http(
-        web.addr(),
-        &head("GET /", "chat.example.com", &["X-Forwarded-Proto: https"]),
-    )
-    .await;
-    assert_eq!(page.status, 200);
+    let request = head("GET /", "chat.example.com", &["X-Forwarded-Proto: https"]);
+    assert_eq!(http(web.addr(), &request).await.status, 200);
     let mut hanako = Client::connect(web.addr()).await;
     hanako.join("lobby", "花子", &token(), None).await;
     assert_eq!(hanako.welcome["dyno"], "web.1");
     hanako.say("こんにちは").await;
-    let status = web.stop().await;
+    web.stop().await;
     hanako.expect_close(1012).await;
-    assert_eq!(status.code(), Some(0), "{status}\n{}", web.log());
 }
 
 #[tokio::test]
-async fn with_the_redis_and_the_settings_of_app_json_two_dynos_are_one_chat() {
+async fn two_dynos_with_tls_redis_and_settings_of_app_json_are_one_chat() {
     let (redis, url) = Redis::start_with_tls().await;
-    let app = app_json();
-    let verify = app["env"]["REDIS_TLS_VERIFY"]["value"]
-        .as_str()
-        .expect("a value");
+    let verify = app_json()["env"]["REDIS_TLS_VERIFY"]["value"].clone();
+    let verify = verify.as_str().expect("a value");
     let vars = [("REDIS_URL", url.as_str()), ("REDIS_TLS_VERIFY", verify)];
     let mut clients = vec![];
     for (dyno, name) in [("web.1", "花子"), ("web.2", "太郎")] {
         let web = Web::start(dyno, &vars).await;
-        eventually("it has its Redis", PATIENCE, async || {
+        eventually("the dyno has its Redis", PATIENCE, async || {
             let health = http(web.addr(), &head("GET /healthz", "localhost", &[])).await;
-            if health.text().contains(r#""redis":"up""#) {
-                Ok(())
-            } else {
-                Err(web.log())
-            }
+            let up = health.text().contains(r#""redis":"up""#);
+            up.then_some(()).ok_or(web.log())
         })
         .await;
         let mut client = Client::connect(web.addr()).await;
@@ -317,8 +283,8 @@ async fn with_the_redis_and_the_settings_of_app_json_two_dynos_are_one_chat() {
     }
     clients[0].1.say("over TLS").await;
     clients[1].1.hears("over TLS").await;
-    crate::support::check::saw_everything(&redis, &clients[1].1);
+    check::saw_everything(&redis, &clients[1].1);
     for (web, _) in &mut clients {
-        assert_eq!(web.stop().await.code(), Some(0), "{}", web.log());
+        web.stop().await;
     }
 }
