@@ -1,494 +1,405 @@
-//! Holds the README, the settings and the source together, so that none of them can change alone.
+//! Checks that the README, the settings and the source agree: names, paths, commands and figures, not sentences.
 
-use crate::support::Dyno;
+use crate::support::client::join_frame;
 use crate::support::raw::{head, http};
+use crate::support::{Dyno, cid, facts, token};
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::num::NonZeroU16;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::{fs, iter::zip};
 
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-/// What one can see of a file without losing the thread; `mod tests` at its end does not count.
-const LINES: usize = 200;
+/// Lines of a source file, without its `mod tests`.
+const MAX_LINES: usize = 300;
 
-fn read(path: impl AsRef<Path>) -> String {
-    let path = Path::new(ROOT).join(path);
-    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+/// Files and folders of `src/` from the top layer to the bottom: none imports one before it.
+const LAYERS: [&str; 3] = ["conn", "outbox", "frame"];
+
+/// Imports that close a circle and are still to be resolved.
+const CIRCLES: [(&str, &str); 8] = [
+    ("bus/link", "bus"),
+    ("bus/link/feed", "bus"),
+    ("bus/link/feed", "bus/link"),
+    ("bus/local", "bus"),
+    ("bus/redis", "bus"),
+    ("bus/upkeep", "bus"),
+    ("room/members", "room"),
+    ("room/seat", "room"),
+];
+
+fn root(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// Every file in a directory and below, as the README names it.
+fn read(path: &str) -> String {
+    fs::read_to_string(root(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// Every file in a directory and below.
 fn files(dir: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    let mut open = vec![PathBuf::from(dir)];
-    while let Some(dir) = open.pop() {
-        for entry in fs::read_dir(Path::new(ROOT).join(&dir)).expect("a directory") {
-            let path = dir.join(entry.expect("an entry").file_name());
-            if Path::new(ROOT).join(&path).is_dir() {
-                open.push(path);
-            } else {
-                found.insert(path.display().to_string());
-            }
+    for entry in fs::read_dir(root(dir)).unwrap_or_else(|e| panic!("{dir}: {e}")) {
+        let path = format!("{dir}/{}", entry.expect(dir).file_name().display());
+        match root(&path).is_dir() {
+            true => found.extend(files(&path)),
+            false => _ = found.insert(path),
         }
     }
     found
 }
 
-fn sources() -> impl Iterator<Item = (String, String)> {
-    let rust = files("src")
-        .into_iter()
-        .filter(|path| path.ends_with(".rs"));
-    rust.map(|path| (path.clone(), read(path)))
-}
-
 /// A source file without its `mod tests`.
-fn program(source: &str) -> &str {
-    source.split("#[cfg(test)]").next().unwrap_or_default()
-}
-
-/// The rows of the README's table that begins with this head, each a list of cells.
-fn table(head: &str) -> Vec<Vec<String>> {
-    let readme = read("README.md");
-    let (_, below) = readme
-        .split_once(&format!("\n| {head} |"))
-        .unwrap_or_else(|| panic!("no table {head}"));
-    let rows = below
-        .lines()
-        .skip(2)
-        .take_while(|line| line.starts_with('|'));
-    let cells = |row: &str| {
-        row.trim_matches('|')
-            .split('|')
-            .map(|cell| cell.trim().to_string())
-            .collect()
-    };
-    rows.map(cells).collect()
+fn program(path: &str) -> String {
+    let source = read(path);
+    let end = source.find("#[cfg(test)]\nmod tests");
+    source[..end.unwrap_or(source.len())].to_string()
 }
 
 /// What stands between backticks.
-fn quoted(text: &str) -> impl Iterator<Item = &str> {
-    text.split('`').skip(1).step_by(2)
+fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
 }
 
-// ---- the README and the files
+/// The numbers in a text: `1,000 of 20` has 1000 and 20.
+fn numbers(text: &str) -> Vec<f64> {
+    let text = text.replace(',', "");
+    let words = text.split(|c: char| !c.is_ascii_digit());
+    words.filter_map(|word| word.parse().ok()).collect()
+}
+
+/// The cells of each row of the README's table with this head.
+fn table(head: &str) -> Vec<Vec<String>> {
+    let readme = read("README.md");
+    let parts = readme.split_once(&format!("\n| {head} |\n"));
+    let (_, below) = parts.unwrap_or_else(|| panic!("the README has no table {head}"));
+    let rows = below.lines().map_while(|line| line.strip_prefix('|'));
+    let cells = |row: &str| row.split('|').map(|cell| cell.trim().to_string()).collect();
+    rows.skip(1).map(cells).collect()
+}
+
+// ---- files, links and commands
 
 #[test]
-fn the_readme_names_every_file_of_the_program_in_its_reading_order() {
+fn readme_lists_every_source_file_once() {
     let rows = table("file | holds");
-    let named: Vec<&str> = rows.iter().flat_map(|row| quoted(&row[0])).collect();
-    let named_once: BTreeSet<String> = named.iter().map(|path| path.to_string()).collect();
-    assert_eq!(
-        named.len(),
-        named_once.len(),
-        "a file stands twice: {named:?}"
-    );
-    let there: BTreeSet<String> = files("src").union(&files("public")).cloned().collect();
-    assert_eq!(named_once, there);
+    let mut listed: Vec<_> = rows.iter().flat_map(|row| quoted(&row[0])).collect();
+    listed.sort();
+    let exist = &files("src") | &files("public");
+    assert_eq!(listed, Vec::from_iter(&exist));
 }
 
 #[test]
-fn every_path_and_link_in_the_readme_leads_somewhere() {
-    let readme = read("README.md");
-    let places = ["src/", "public/", "tests/", "benches/", "fuzz/", ".ci/"];
-    let names = [
-        "app.json",
-        "Procfile",
-        ".env.example",
-        "LICENSE",
-        "Cargo.toml",
-    ];
-    let paths = quoted(&readme).filter_map(|text| text.split_whitespace().next());
-    let mut paths: Vec<&str> = paths
-        .filter(|path| names.contains(path) || places.iter().any(|place| path.starts_with(place)))
-        .collect();
-    let links = readme
-        .split("](")
-        .skip(1)
-        .filter_map(|rest| rest.split(')').next());
-    paths.extend(links.filter(|link| !link.starts_with("https://")));
-    assert!(paths.len() > 50, "only {paths:?}");
-    for path in paths {
-        assert!(Path::new(ROOT).join(path).exists(), "{path} does not exist");
-    }
-}
-
-#[test]
-fn every_command_in_the_readme_can_be_run() {
-    let readme = read("README.md");
-    let blocks = readme.lines().filter_map(|line| line.strip_prefix("    "));
-    let inline = quoted(&readme).filter(|text| text.contains(' '));
-    let commands: Vec<Vec<&str>> = blocks
-        .chain(inline)
-        .flat_map(|line| line.split("&&"))
-        .map(|command| command.split_whitespace().collect())
-        .collect();
-    let manifest = read("Cargo.toml");
-    let mut known = 0;
-    for command in &commands {
-        known += 1;
-        match command[..] {
-            ["cargo", "run" | "build"] | ["cargo", "build", "--release"] => {}
-            ["cargo", "run", "--release", "--example", name, ..] => {
-                assert!(
-                    manifest.contains(&format!("[[example]]\nname = \"{name}\"")),
-                    "{name}"
-                );
-            }
-            ["cargo", "bench", ..] => assert!(manifest.contains("[[bench]]"), "{command:?}"),
-            ["tests/run", name] => drop(read(format!("tests/it/{name}.rs"))),
-            [script, ..] if script.starts_with("tests/") => {
-                let data = fs::metadata(Path::new(ROOT).join(script)).expect(script);
-                assert!(
-                    data.permissions().mode() & 0o111 != 0,
-                    "{script} cannot be run"
-                );
-            }
-            ["cp", from, _] => drop(read(from)),
-            _ => known -= 1,
+fn links_and_paths_in_documents_exist() {
+    let is_path = |word: &str| {
+        let mut folders = "src/ public/ tests/ bin/ docs/ benches/ fuzz/ .ci/".split(' ');
+        let mut endings = ".json .toml .md .example".split(' ');
+        folders.any(|start| word.starts_with(start)) || endings.any(|end| word.ends_with(end))
+    };
+    let mut documents = files("docs");
+    documents.retain(|path| path.ends_with(".md"));
+    documents.extend(["README.md", "SECURITY.md"].map(String::from));
+    for document in documents {
+        let text = read(&document);
+        for code in quoted(&text) {
+            let path = code.split(' ').next().unwrap_or(code);
+            let exists = !is_path(path) || root(path).exists();
+            assert!(exists, "{document}: {path} does not exist");
+        }
+        for rest in text.split("](").skip(1) {
+            let link = rest.split([')', '#']).next().unwrap_or(rest);
+            let exists = link.contains("://") || root(&document).with_file_name(link).exists();
+            assert!(exists, "{document}: {link} does not exist");
         }
     }
-    assert!(known >= 6, "{known} of {commands:?}");
-    assert!(
-        !commands.iter().any(|c| c[0] == "cargo" && c.len() < 2),
-        "{commands:?}"
-    );
 }
 
 #[test]
-fn whoever_pushes_by_hand_gets_what_the_button_gives() {
-    let app: serde_json::Value = serde_json::from_str(&read("app.json")).expect("app.json is JSON");
-    let word = |pointer: &str| {
-        app.pointer(pointer)
-            .and_then(|v| v.as_str())
-            .expect("text")
-            .to_string()
-    };
-    let verify = word("/env/REDIS_TLS_VERIFY/value");
-    let lines = [
-        format!(
-            "    heroku create --buildpack {}\n",
-            word("/buildpacks/0/url")
-        ),
-        format!("    heroku addons:create {}\n", word("/addons/0")),
-        format!("    heroku config:set REDIS_TLS_VERIFY={verify}\n"),
-        "    git push heroku main\n".to_string(),
-    ];
-    for line in lines {
-        assert!(read("README.md").contains(&line), "{line}");
+fn commands_in_readme_exist() {
+    let readme = read("README.md");
+    let (manifest, script) = (read("Cargo.toml"), read("tests/run"));
+    let indented = readme.lines().filter_map(|line| line.strip_prefix("    "));
+    let lines = indented.chain(quoted(&readme)).flat_map(str::lines);
+    let commands = lines.flat_map(|line| line.split("&&"));
+    let commands: Vec<&str> = commands.map(str::trim).collect();
+    for command in &commands {
+        let exists = match command.split_whitespace().collect::<Vec<_>>()[..] {
+            ["cargo", "run", "--release", "--example", name, ..] => {
+                manifest.contains(&format!("[[example]]\nname = \"{name}\""))
+            }
+            ["cargo", "bench", ..] => manifest.contains("[[bench]]"),
+            ["cargo", ..] => ["run", "build", "build --release"].contains(&&command[6..]),
+            ["tests/run", "quick"] => script.contains("= quick"),
+            ["tests/run", "--browsers", "all"] => script.contains("--browsers all"),
+            ["tests/run", name] => {
+                let (file, test) = name.split_once("::").unwrap_or((name, ""));
+                read(&format!("tests/it/{file}.rs")).contains(&format!("fn {test}"))
+            }
+            _ => true, // not a command, or one of another program
+        };
+        assert!(exists, "{command} cannot be run");
+    }
+    let app: Value = serde_json::from_str(&read("app.json")).expect("app.json is JSON");
+    let value = |pointer: &str| app.pointer(pointer).and_then(Value::as_str).expect("text");
+    let verify = value("/env/REDIS_TLS_VERIFY/value");
+    for needed in [
+        &format!("heroku create --buildpack {}", value("/buildpacks/0/url")),
+        &format!("heroku addons:create {}", value("/addons/0")),
+        &format!("heroku config:set REDIS_TLS_VERIFY={verify}"),
+        "git push heroku main",
+        "cargo run",
+        "bin/two-dynos",
+        "tests/run",
+        "tests/run quick",
+    ] {
+        assert!(commands.contains(&needed), "the README lacks {needed}");
+    }
+    for script in ["bin/two-dynos", "tests/run"] {
+        let permissions = root(script).metadata().expect(script).permissions();
+        assert_ne!(permissions.mode() & 0o111, 0, "{script} cannot be run");
     }
 }
 
 // ---- settings
 
-/// Name and value of each line of `.env.example` that a person could want, as `heroku local` reads them.
-fn examples() -> BTreeMap<String, String> {
+/// Comment and example value of each setting in `.env.example`. The comment's last sentence says the default.
+fn examples() -> BTreeMap<String, (String, String)> {
     let text = read(".env.example");
-    let setting = |line: &str| {
-        let (name, value) = line.strip_prefix("# ")?.split_once('=')?;
-        let named = name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
-        named.then(|| (name.to_string(), value.trim_matches('"').to_string()))
-    };
-    text.lines().filter_map(setting).collect()
+    let paragraphs = text.trim_end().split("\n\n").skip(1);
+    let settings = paragraphs.map(|paragraph| {
+        let line = paragraph.rsplit_once("\n# ").expect(paragraph);
+        let (name, value) = line.1.split_once('=').expect(paragraph);
+        let value = value.trim_matches('"').to_string();
+        (name.to_string(), (line.0.to_string(), value))
+    });
+    settings.collect()
 }
 
 #[test]
-fn the_settings_that_are_read_are_those_in_the_readme_and_in_the_example() {
-    let source = read("src/config.rs");
-    let reads = source
-        .split("read(\"")
-        .skip(1)
-        .filter_map(|rest| rest.split('"').next());
-    let reads: BTreeSet<String> = reads.map(str::to_string).collect();
+fn settings_in_source_readme_and_example_agree() {
+    let (config, examples) = (read("src/config.rs"), examples());
+    let reads = config.split("read(\"").skip(1);
+    let reads: BTreeSet<_> = reads.filter_map(|rest| rest.split('"').next()).collect();
     let rows = table("variable | without it");
-    let told: BTreeSet<String> = rows
-        .iter()
-        .flat_map(|row| quoted(&row[0]))
-        .map(str::to_string)
-        .collect();
-    assert_eq!(told, reads);
-    assert_eq!(examples().into_keys().collect::<BTreeSet<_>>(), reads);
-    let elsewhere =
-        sources().filter(|(path, text)| path != "src/config.rs" && text.contains("env::var"));
-    assert_eq!(
-        elsewhere.map(|(path, _)| path).collect::<Vec<_>>(),
-        [""; 0],
-        "nobody else reads the environment"
-    );
+    let listed = rows.iter().flat_map(|row| quoted(&row[0]));
+    assert_eq!(BTreeSet::from_iter(listed), reads, "README");
+    let named = examples.keys().map(String::as_str);
+    assert_eq!(BTreeSet::from_iter(named), reads, ".env.example");
 
-    // The example says the same of each default, in the sentence before the line.
-    let example = read(".env.example").replace("\n# ", " ");
-    for row in rows {
+    let limits = limits();
+    for row in &rows {
         for name in quoted(&row[0]) {
-            let (before, _) = example
-                .split_once(&format!(" {name}="))
-                .expect("checked above");
-            let sentence = before.rsplit('\n').next().unwrap_or_default();
-            let (_, default) = sentence.rsplit_once("ithout ").expect("a default");
-            let default = default.split_once(", ").expect("without it, what").1;
-            assert!(default.starts_with(&row[1]), "{name}: {default:?}");
+            let comment = examples[name].0.replace("\n# ", " ");
+            let sentence = comment.trim_end_matches('.').rsplit(". ").next(); // the last one
+            let words = sentence.expect(name).split(|c: char| !c.is_alphanumeric());
+            let words = Vec::from_iter(words);
+            let mut missing = quoted(&row[1]);
+            missing.retain(|default| !words.contains(default));
+            assert!(missing.is_empty(), ".env.example, {name}: no {missing:?}");
+            let limit = match name {
+                "MAX_CONNECTIONS" => "RESERVED",
+                "TALK_PER_SECOND" => "BURST",
+                _ => continue,
+            };
+            assert!(numbers(&row[1]).contains(&limits[limit]), "{name}: {limit}");
         }
+    }
+    for path in files("src").iter().filter(|path| *path != "src/config.rs") {
+        assert!(!read(path).contains("env::var"), "{path} reads a setting");
     }
 }
 
 #[tokio::test]
-async fn every_example_of_a_setting_is_one_that_boots() {
+async fn every_example_value_boots() {
     let examples = examples();
-    let vars: Vec<(&str, &str)> = examples
-        .iter()
-        .map(|(name, value)| (&name[..], &value[..]))
-        .collect();
-    assert!(examples["PORT"].parse::<u16>().is_ok());
-    let dyno = Dyno::start(&vars).await; // on a port of its own
-    let page = http(dyno.addr(), &head("GET /", &dyno.host(), &[])).await;
-    assert_eq!(page.status, 200, "{}", dyno.log());
+    let port = examples["PORT"].1.parse::<NonZeroU16>(); // the dyno below listens on another
+    assert!(port.is_ok(), "{port:?}");
+    for (name, (_, value)) in &examples {
+        println!("{name}={value}"); // names the setting if the dyno does not start
+        let dyno = Dyno::start(&[(name, value)]).await;
+        let page = http(dyno.addr(), &head("GET /", &dyno.host(), &[])).await;
+        assert_eq!(page.status, 200, "{}", dyno.log());
+    }
 }
 
-// ---- figures
+// ---- limits
 
-/// The value of a constant: a product of numbers, in seconds if it is a time.
+/// The value of a constant: a product of numbers and of constants of the same file; a time in seconds.
 fn constant(path: &str, name: &str) -> f64 {
     let source = read(path);
-    let found = source
-        .split_once(&format!("const {name}: "))
-        .unwrap_or_else(|| panic!("no {name} in {path}"));
-    let value = found
-        .1
-        .split(';')
-        .next()
-        .and_then(|rest| Some(rest.split_once(" = ")?.1));
-    let value = value.expect("a constant has a value");
-    let bare = value
-        .replace("Duration::from_secs(", "")
-        .replace("Duration::from_millis(", "")
-        .replace(')', "");
-    // A factor is a number, or another constant of the file.
-    let number = |factor: &str| match factor.trim() {
-        name if name.starts_with(char::is_alphabetic) => constant(path, name),
-        digits => digits
-            .replace('_', "")
-            .parse::<f64>()
-            .unwrap_or_else(|e| panic!("{name} = {value}: {e}")),
+    let found = source.split_once(&format!("const {name}: "));
+    let (_, rest) = found.unwrap_or_else(|| panic!("no {name} in {path}"));
+    let text = rest.split(';').next().unwrap_or(rest);
+    let value = text.rsplit(['=', '(']).next().unwrap_or(text);
+    let factors = value.trim_end_matches(')').split('*').map(str::trim);
+    let number = |factor: &str| match factor.replace('_', "").parse::<f64>() {
+        Ok(number) => number,
+        Err(_) => constant(path, factor),
     };
-    let product: f64 = bare.split('*').map(number).product();
-    // A time that is a plain number says in its comment in what it counts.
-    let above = found.0.trim_end_matches("pub ").lines().rev();
-    let mut comment = above.take_while(|line| line.trim_start().starts_with("///"));
-    let in_ms = value.contains("from_millis") || comment.any(|line| line.contains("in ms"));
-    if in_ms { product / 1000.0 } else { product }
+    let in_ms = text.contains("from_millis") || name.ends_with("_MS");
+    factors.map(number).product::<f64>() / if in_ms { 1000.0 } else { 1.0 }
 }
 
-/// A figure in prose: `1,000 code points`, `8 KiB`, `2 minutes`, `250 ms`.
+/// A figure with its unit: `1,000 code points`, `8 KiB`, `2 minutes`, `250 ms`.
 fn figure(text: &str) -> f64 {
-    let mut words = text.split_whitespace();
-    let number = words
-        .next()
-        .and_then(|word| word.replace(',', "").parse::<f64>().ok());
-    let unit = words
-        .next()
-        .map(|word| word.trim_end_matches(['.', ',', ';']));
-    let unit = match unit {
-        Some("KiB") => 1024.0,
-        Some("MiB") => 1024.0 * 1024.0,
-        Some("ms") => 0.001,
-        Some("min" | "minutes") => 60.0,
-        Some("h" | "hours") => 3600.0,
-        _ => 1.0,
-    };
-    number.unwrap_or_else(|| panic!("{text:?} does not begin with a number")) * unit
+    let number = numbers(text)[0];
+    match text.split(' ').nth(1) {
+        Some("KiB") => number * 1024.0,
+        Some("MiB") => number * 1024.0 * 1024.0,
+        Some("ms") => number / 1000.0,
+        Some("min" | "minutes") => number * 60.0,
+        Some("h" | "hours") => number * 3600.0,
+        _ => number,
+    }
 }
 
-#[test]
-fn the_limits_in_the_readme_are_those_of_the_program() {
-    let rows = table("what | limit | constant");
-    assert!(rows.len() >= 10, "{rows:?}");
-    for row in rows {
-        let words: Vec<&str> = quoted(&row[2]).collect();
+/// The limits in the README by the names of their constants. Compares each with its constant.
+fn limits() -> BTreeMap<String, f64> {
+    let mut limits = BTreeMap::new();
+    for row in table("what | limit | constant") {
+        let words = quoted(&row[2]);
         let (path, names) = words.split_first().expect("a file and its constants");
-        let figures: Vec<&str> = row[1].split(", ").collect();
-        assert_eq!(
-            names.len(),
-            figures.len(),
-            "one figure for each constant: {row:?}"
-        );
-        for (name, text) in names.iter().zip(figures) {
-            assert_eq!(figure(text), constant(path, name), "{row:?}");
-        }
+        let values: Vec<f64> = names.iter().map(|name| constant(path, name)).collect();
+        let figures: Vec<f64> = row[1].split(", ").map(figure).collect();
+        assert_eq!(figures, values, "README and constants: {row:?}");
+        limits.extend(zip(names.iter().map(|name| name.to_string()), figures));
     }
-}
-
-/// What stands before and after a figure in a sentence, and the constant that it states.
-const SAID: [(&str, &str, &str, &str); 10] = [
-    ("a visible `tick` every ", " s;", "src/conn.rs", "PING"),
-    ("a peer silent for ", " s is", "src/conn.rs", "SILENCE"),
-    ("1012, spread over ", " s;", "src/beat.rs", "SPREAD"),
-    (
-        "each room at most ",
-        " messages",
-        "src/history.rs",
-        "MAX_MESSAGES",
-    ),
-    (" messages and ", " KiB,", "src/history.rs", "MAX_BYTES"),
-    (
-        "Redis about as many for ",
-        " hours",
-        "src/bus/redis.rs",
-        "LOG_LIFE_S",
-    ),
-    ("and get the last ", ".", "src/history.rs", "NEWCOMER"),
-    (
-        "recognised by its cid for ",
-        " minutes",
-        "src/bus/redis.rs",
-        "CID_LIFE_S",
-    ),
-    ("a restart and a kill by ", " s.", "src/bus.rs", "LEASE"),
-    (
-        "limit of open files less ",
-        " |",
-        "src/config.rs",
-        "RESERVED",
-    ),
-];
-
-#[test]
-fn the_figures_in_the_readmes_sentences_are_those_of_the_program() {
-    let readme = read("README.md").replace('\n', " ");
-    let said = |before: &str, after: &str| {
-        let rest = readme
-            .split_once(before)
-            .unwrap_or_else(|| panic!("no {before:?}"))
-            .1;
-        let value = rest
-            .split_once(after)
-            .unwrap_or_else(|| panic!("no {after:?}"))
-            .0;
-        figure(&format!("{value}{after}"))
-    };
-    for (before, after, path, name) in SAID {
-        assert_eq!(
-            said(before, after),
-            constant(path, name),
-            "{before}…{after}"
-        );
-    }
-    let upkeep = |name| constant("src/bus/upkeep.rs", name);
-    let gone = constant("src/bus.rs", "LEASE") + upkeep("RENEW") + upkeep("READ_PAUSE");
-    assert_eq!(said("is gone after ", " s at most"), gone);
-    assert_eq!(
-        said("| `TALK_PER_SECOND` | 2, and ", " at once |"),
-        constant("src/bucket.rs", "BURST")
-    );
-    assert_eq!(
-        constant("src/bus/local.rs", "CID_LIFE"),
-        constant("src/bus/redis.rs", "CID_LIFE_S")
-    );
+    limits
 }
 
 #[test]
-fn a_person_who_is_refused_is_told_the_limits_of_the_program() {
-    let sentences = read("src/message.rs");
-    for (before, path, name, after) in [
-        ("\"Use 1 to ", "src/name.rs", "MAX_NAME", " letters"),
-        ("\"Use 1 to ", "src/name.rs", "MAX_ROOM", " letters"),
-        (
-            "\"A message is ",
-            "src/message.rs",
-            "MAX_MESSAGE",
-            " characters",
-        ),
+fn limits_in_readme_equal_their_constants() {
+    let limits = limits();
+    let gone = limits["LEASE"] + limits["RENEW"] + limits["READ_PAUSE"];
+    assert_eq!(gone, facts::GONE.as_secs_f64());
+    assert_eq!(limits["CID_LIFE"], limits["CID_LIFE_S"]);
+}
+
+#[tokio::test]
+async fn error_sentences_name_their_limits() {
+    let (limits, long) = (limits(), "x".repeat(2_000));
+    let dyno = Dyno::start(&[]).await;
+    let join = |room, user| join_frame(room, user, &token(), None);
+    let talk = json!({"kind": "talk", "message": long, "cid": cid()});
+    for (code, limit, frame) in [
+        ("bad_name", "MAX_NAME", join("lobby", &long)),
+        ("bad_room", "MAX_ROOM", join(&long, "太郎")),
+        ("too_long", "MAX_MESSAGE", talk),
     ] {
-        let sentence = format!("{before}{}{after}", constant(path, name));
-        assert!(sentences.contains(&sentence), "{sentence}");
+        let mut client = dyno.connect().await;
+        if code == "too_long" {
+            client.join("lobby", "花子", &token(), None).await;
+        }
+        client.send(frame).await;
+        let error = client.expect_error(code).await["message"].to_string();
+        assert!(numbers(&error).contains(&limits[limit]), "{code}: {error}");
     }
-}
-
-#[test]
-fn the_readme_is_long_enough_to_teach_and_short_enough_to_be_read() {
-    let lines = read("README.md").lines().count();
-    assert!((150..=200).contains(&lines), "{lines} lines");
 }
 
 // ---- the source
 
 #[test]
-fn no_file_of_the_program_is_too_long_to_keep_in_mind() {
-    for (path, source) in sources() {
-        let lines = program(&source).lines().count();
-        assert!(lines <= LINES, "{path} has {lines} lines");
-    }
-}
-
-#[test]
-fn every_file_of_the_program_begins_by_saying_what_it_is() {
+fn source_files_are_short_and_begin_with_a_comment() {
     for path in files("src") {
+        let source = program(&path);
+        let lines = source.lines().count();
+        assert!(lines <= MAX_LINES, "{path} has {lines} lines");
         let comment = if path.ends_with(".rs") { "//! " } else { "-- " };
-        let begins = read(&path)
-            .lines()
-            .take(2)
-            .any(|line| line.starts_with(comment));
-        assert!(begins, "{path}");
+        let mut top = source.lines().take(2);
+        let explained = top.any(|line| line.starts_with(comment));
+        assert!(explained, "{path} has no comment on top");
     }
 }
 
-/// The modules that a file names by `crate::`, in code and not in comments.
-fn imports(source: &str) -> BTreeSet<String> {
-    let code: String = program(source)
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("//"))
-        .collect();
-    let mut found = BTreeSet::new();
-    for rest in code.split("crate::").skip(1) {
-        // One name, or the outermost names of a list in braces.
-        let (mut depth, mut name) = (0, String::new());
-        for c in rest.chars() {
-            match c {
-                '{' => depth += 1,
-                '}' => depth -= 1,
-                c if depth < 2 && (c.is_alphanumeric() || c == '_') => name.push(c),
-                ',' if depth == 1 => drop(found.insert(std::mem::take(&mut name))),
-                ':' if depth == 1 => {
-                    found.insert(std::mem::take(&mut name));
-                }
-                _ => {}
-            }
-            if depth == 0 && !(c.is_alphanumeric() || c == '_') {
-                break;
-            }
+/// The paths that a source names: `use super::{a, b::{self, c}}` has `super::a`, `super::b::self` and `super::b::c`.
+fn paths(source: &str) -> Vec<String> {
+    let lines = source.lines().map(|line| line.split("//").next());
+    let code: String = lines.flatten().flat_map(|line| [line, " "]).collect();
+    let (mut found, mut path) = (vec![], String::new());
+    let mut outer = vec![]; // for each open brace, the path before it
+    for c in code.replace(" as ", "::").chars() {
+        if c.is_alphanumeric() || c == '_' || c == ':' {
+            path.push(c);
+            continue;
         }
-        found.insert(name);
+        let tree = path.ends_with("::");
+        if c == '{' {
+            outer.push(if tree { path } else { String::new() });
+        } else if !tree && !path.starts_with("::") && path.contains("::") {
+            found.push(path);
+        }
+        if c == '}' {
+            outer.pop();
+        }
+        path = outer.last().cloned().unwrap_or_default();
     }
     found
 }
 
 #[test]
-fn imports_of_the_program_point_one_way() {
-    // A file in a folder belongs to the module of that name: it is where that one goes on.
-    let module = |path: &str| {
-        path["src/".len()..]
-            .split(['/', '.'])
-            .next()
-            .unwrap_or_default()
-            .to_string()
+fn paths_are_found_in_trees_and_in_code() {
+    let source = "use super::{a, b::{self, c as d},};\nfn f() -> ::g::H { crate::i(j::K { l: m::n }) } // o::p";
+    let expected = "super::a super::b::self super::b::c::d crate::i j::K m::n";
+    assert_eq!(paths(source).join(" "), expected);
+}
+
+/// What each module imports from others. A module is a file of `src/` without `.rs`; `main` and `lib` are left out.
+fn modules() -> BTreeMap<PathBuf, BTreeSet<PathBuf>> {
+    let mut sources = BTreeMap::new();
+    for path in files("src").iter().filter(|path| path.ends_with(".rs")) {
+        let module = path["src/".len()..path.len() - ".rs".len()].trim_end_matches("/mod");
+        sources.insert(PathBuf::from(module), paths(&program(path)));
+    }
+    sources.retain(|module, _| module != "main" && module != "lib");
+    let target = |own: &PathBuf, path: &String| {
+        let mut target = own.clone();
+        for word in path.split("::") {
+            match word {
+                "crate" => target.clear(),
+                "super" => _ = target.pop(),
+                "self" => {}
+                name => target.push(name),
+            }
+        }
+        // A path goes on with what the module holds.
+        let mut parts = target.ancestors();
+        let module = parts.find(|part| sources.contains_key(*part))?;
+        (module != own).then(|| module.to_path_buf())
     };
-    let known: BTreeSet<String> = sources().map(|(path, _)| module(&path)).collect();
-    let mut open: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for (path, source) in sources() {
-        let own = module(&path);
-        let others = imports(&source)
-            .into_iter()
-            .filter(|name| known.contains(name) && *name != own);
-        open.entry(own.clone()).or_default().extend(others);
+    let imports = |(own, paths): (&PathBuf, &Vec<String>)| {
+        let imports = paths.iter().filter_map(|path| target(own, path));
+        (own.clone(), imports.collect())
+    };
+    sources.iter().map(imports).collect()
+}
+
+#[test]
+fn imports_point_down_and_in_no_circle() {
+    let mut modules = modules();
+    for layer in LAYERS {
+        let exists = modules.keys().any(|module| module.starts_with(layer));
+        assert!(exists, "there is no layer {layer}");
     }
-    let edges: usize = open.values().map(BTreeSet::len).sum();
-    assert!(edges > 40, "the imports are understood: {open:?}");
-    // Take away whoever needs nobody that is left, until nobody is.
-    while let Some(leaf) = open
-        .iter()
-        .find(|(_, needs)| needs.is_empty())
-        .map(|(name, _)| name.clone())
-    {
-        open.remove(&leaf);
-        open.values_mut()
-            .for_each(|needs| needs.retain(|need| *need != leaf));
+    let layer = |module: &Path| LAYERS.iter().position(|layer| module.starts_with(layer));
+    for (module, imports) in &modules {
+        for import in imports {
+            if let (Some(from), Some(to)) = (layer(module), layer(import)) {
+                assert!(from <= to, "{module:?} may not import {import:?}");
+            }
+        }
     }
-    assert!(open.is_empty(), "these go round in a circle: {open:#?}");
+    for (from, to) in CIRCLES {
+        let imports = modules.get_mut(Path::new(from));
+        let known = imports.is_some_and(|imports| imports.remove(Path::new(to)));
+        assert!(known, "{from} does not import {to}: take it off CIRCLES");
+    }
+    // Take away what imports nothing that is left: circles remain.
+    while let Some((leaf, _)) = modules.iter().find(|(_, imports)| imports.is_empty()) {
+        let leaf = leaf.clone();
+        modules.remove(&leaf);
+        for imports in modules.values_mut() {
+            imports.remove(&leaf);
+        }
+    }
+    assert!(modules.is_empty(), "there is a circle in {modules:#?}");
 }
