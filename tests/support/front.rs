@@ -1,4 +1,4 @@
-//! A front as the platform's router is one: HAProxy with `tests/router.cfg`, before two dynos.
+//! The platform's router: HAProxy with `tests/router.cfg`, before two dynos.
 
 use super::{PATIENCE, bound_to_us, eventually, free_port};
 use std::io::ErrorKind;
@@ -39,7 +39,7 @@ impl Front {
         .await
     }
 
-    /// What a browser would call it in `Host` and `Origin`.
+    /// The host that a browser sends in `Host` and `Origin`.
     pub fn host(&self) -> String {
         self.addr.to_string()
     }
