@@ -401,48 +401,33 @@ async fn a_full_redis_refuses_messages_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_deleted_last_id_is_a_gap() {
-    let redis = Redis::start(&[]).await;
-    let a = Dyno::start_on(&redis, &[TALKATIVE]).await;
-    let mut hanako = a.join("lobby", "hanako").await;
-    let mut taro = a.join("lobby", "taro").await;
-    for i in 0..60 {
-        hanako.say(&format!("m{i}")).await;
-        taro.hears(&format!("m{i}")).await;
+async fn a_deleted_last_id_is_a_gap_with_exactly_the_missed_messages() {
+    for missed in [10, 0] {
+        let redis = Redis::start(&[]).await;
+        let a = Dyno::start_on(&redis, &[TALKATIVE]).await;
+        let mut hanako = a.join("lobby", "hanako").await;
+        let mut taro = a.join("lobby", "taro").await;
+        for i in 0..60 {
+            hanako.say(&format!("m{i}")).await;
+            taro.hears(&format!("m{i}")).await;
+        }
+        let (token, last) = hanako.vanish().await;
+        let texts: Vec<_> = (0..missed).map(|i| format!("missed {i}")).collect();
+        for text in &texts {
+            taro.say(text).await;
+        }
+        assert_eq!(redis.cmd::<u64>(&["XDEL", &stream_key("lobby"), &last]), 1);
+        let b = Dyno::start_on(&redis, &[]).await; // without a history of this room
+        let mut hanako = b.join_with("lobby", "hanako", &token, Some(&last)).await;
+        assert_eq!(hanako.welcome["gap"], true, "{missed} missed");
+        let (ids, seen) = (hanako.ids(), last.parse::<Id>().expect("an id"));
+        assert!(
+            ids.iter().all(|id| *id > seen),
+            "old: {ids:?} after {last}, {missed} missed"
+        );
+        assert_eq!(hanako.history(), texts, "{missed} missed");
+        hanako.say("after").await;
     }
-    let (token, last) = hanako.vanish().await;
-    for i in 60..70 {
-        taro.say(&format!("m{i}")).await;
-    }
-    assert_eq!(redis.cmd::<u64>(&["XDEL", &stream_key("lobby"), &last]), 1);
-    let b = Dyno::start_on(&redis, &[]).await; // without a history of this room
-    let hanako = b.join_with("lobby", "hanako", &token, Some(&last)).await;
-    assert_eq!(hanako.welcome["gap"], true);
-    let seen: Id = last.parse().expect("an id");
-    assert!(
-        hanako.ids().iter().all(|id| *id > seen),
-        "nothing it already had: {:?} after {last}",
-        hanako.ids()
-    );
-    let missed: Vec<_> = (60..70).map(|i| format!("m{i}")).collect();
-    assert_eq!(hanako.history(), missed, "all that it had not");
-}
-
-#[tokio::test]
-async fn a_deleted_newest_message_is_a_gap_without_history() {
-    let redis = Redis::start(&[]).await;
-    let a = Dyno::start_on(&redis, &[TALKATIVE]).await;
-    let mut hanako = a.join("lobby", "hanako").await;
-    for i in 0..10 {
-        hanako.say(&format!("m{i}")).await;
-    }
-    let (token, last) = hanako.vanish().await;
-    assert_eq!(redis.cmd::<u64>(&["XDEL", &stream_key("lobby"), &last]), 1);
-    let b = Dyno::start_on(&redis, &[]).await; // without a history of this room
-    let mut hanako = b.join_with("lobby", "hanako", &token, Some(&last)).await;
-    assert_eq!(hanako.welcome["gap"], true);
-    assert_eq!(hanako.history(), [""; 0], "it had all of it");
-    hanako.say("after").await;
 }
 
 #[tokio::test]

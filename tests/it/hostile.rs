@@ -3,6 +3,7 @@
 
 mod abuse;
 
+use crate::support::check::{Base, becomes};
 use crate::support::client::join_frame;
 use crate::support::facts::{JOIN_DEADLINE, LEASE, owners_key, stream_key};
 use crate::support::proxy::narrow_socket;
@@ -10,8 +11,7 @@ use crate::support::raw::{
     self, CLOSE, CONTINUE, End, PING, PONG, Raw, TEXT, close_payload, fragment, frame, odd_frame,
 };
 use crate::support::{
-    Client, Dyno, PATIENCE, Redis, TALKATIVE, check::Base, cid, eventually, heavy,
-    need_descriptors, token,
+    Client, Dyno, PATIENCE, Redis, TALKATIVE, cid, eventually, heavy, need_descriptors, token,
 };
 use abuse::{AbuseTest, BYSTANDERS, attack, connections, cpu, peak_kb};
 use futures_util::future::join_all;
@@ -149,14 +149,10 @@ async fn malformed_request_heads_are_answered_or_closed() {
         let status = answer.get(9..12).map(String::from_utf8_lossy);
         let allowed = "101 200 308 400 403 404 405 426 431";
         let allowed = |status: &str| allowed.split(' ').any(|one| one == status);
-        assert!(
-            status.as_deref().is_none_or(allowed),
-            "{status:?} for {shown:?}"
-        );
-        assert!(
-            !answer.windows(9).any(|w| w == b"\nHTTP/1.1"),
-            "two answers to {shown:?}"
-        );
+        let known = status.as_deref().is_none_or(allowed);
+        assert!(known, "{status:?} for {shown:?}");
+        let second = answer.windows(9).any(|w| w == b"\nHTTP/1.1");
+        assert!(!second, "two answers to {shown:?}");
     })
     .await;
 }
@@ -205,23 +201,19 @@ async fn invalid_names_are_refused_and_valid_ones_hold_no_special_characters() {
         };
         let mut client = dyno.connect().await;
         client.send(join_frame(room, user, &token(), None)).await;
-        let answer = client
-            .expect_any_within(&["welcome", "error"], PATIENCE)
-            .await;
+        let kinds = ["welcome", "error"];
+        let answer = client.expect_any_within(&kinds, PATIENCE).await;
         if answer["kind"] == "welcome" {
             let special = |c: char| c.is_control() || SPECIAL.contains(c);
-            let harmless = |name: &Value| !name.as_str().expect("a name").contains(special);
-            assert!(
-                harmless(&answer["room"]) && harmless(&answer["user"]),
-                "{answer}"
-            );
+            for name in [&answer["room"], &answer["user"]] {
+                let name = name.as_str().expect("a name");
+                assert!(!name.contains(special), "{answer}");
+            }
             client.quit().await;
         } else {
             let code = answer["code"].as_str().unwrap_or_default();
-            assert!(
-                [refused, "name_taken"].contains(&code),
-                "{answer} for {text:?}"
-            );
+            let allowed = code == refused || code == "name_taken";
+            assert!(allowed, "{answer} for {text:?}");
             assert_eq!(client.expect_close(4409).await, code);
         }
     })
@@ -299,15 +291,9 @@ async fn joins_under_new_names_slow_nobody_down_and_leave_no_names() {
     });
     let cases = joins.await;
     drop(turn); // the rest is waiting until the leases end
-    eventually(
-        "no name is left in the room",
-        2 * LEASE,
-        async || match redis.cmd::<usize>(&["HLEN", &owners_key("station")]) {
-            0 => Ok(()),
-            n => Err(n),
-        },
-    )
-    .await;
+    let what = "names in the room";
+    let names = async || redis.cmd::<usize>(&["HLEN", &owners_key("station")]);
+    becomes(what, 2 * LEASE, 0, names).await;
     test.finish("joins under new names", cases, PATIENCE, 10_000)
         .await;
 }

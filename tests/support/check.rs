@@ -5,6 +5,7 @@ use super::client::Id;
 use super::facts::{names_key, stream_key};
 use super::{Client, Dyno, PATIENCE, Page, Redis, eventually};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 use std::time::Duration;
 
 /// The ids in a room's stream, oldest first.
@@ -104,14 +105,22 @@ pub fn leases(redis: &Redis, room: &str) -> BTreeSet<String> {
 
 /// Waits until the names with a lease are these, which fold to themselves.
 pub async fn names_are(redis: &Redis, room: &str, names: &[&str]) {
-    let wanted: BTreeSet<String> = names.iter().map(|n| n.to_string()).collect();
+    let names = names.iter().map(|name| name.to_string()).collect();
     let what = "the names with a lease are the names shown";
-    eventually(what, PATIENCE, async || {
-        let live = leases(redis, room);
-        match live == wanted {
-            true => Ok(()),
-            false => Err(format!("leases {live:?}, shown {wanted:?}")),
-        }
+    becomes(what, PATIENCE, names, async || leases(redis, room)).await;
+}
+
+/// Waits until `probe` gives this value.
+pub async fn becomes<T: PartialEq + Debug>(
+    what: &str,
+    within: Duration,
+    wanted: T,
+    mut probe: impl AsyncFnMut() -> T,
+) {
+    let what = format!("{what}: {wanted:?}");
+    eventually(&what, within, async || {
+        let seen = probe().await;
+        if seen == wanted { Ok(()) } else { Err(seen) }
     })
     .await;
 }

@@ -1,10 +1,10 @@
 //! An abuse test: a dyno under attack while bystanders talk to each other. It measures what the attack costs the
 //! bystanders in time, and the dyno in memory and descriptors.
 
-use crate::support::{Client, Dyno, PATIENCE, check::Base, eventually, heavy, raw, token};
-use futures_util::StreamExt;
-use futures_util::future::ready;
-use futures_util::stream;
+use crate::support::check::{Base, becomes};
+use crate::support::{Client, Dyno, PATIENCE, eventually, heavy, raw, token};
+use futures_util::{StreamExt, future::ready, stream};
+use serde_json::{Value, json};
 use std::fs;
 use std::net::{self, SocketAddr};
 use std::ops::Range;
@@ -240,14 +240,11 @@ pub fn cpu(dyno: &Dyno) -> Duration {
 /// Waits until this many connections are open, as the dyno itself counts them.
 pub async fn connections(dyno: &Dyno, wanted: usize) {
     let head = raw::head("GET /healthz", &dyno.host(), &[]);
-    eventually("so many connections are open", 5 * PATIENCE, async || {
+    let what = "this many connections are open";
+    becomes(what, 5 * PATIENCE, json!(wanted), async || {
         let health = raw::http(dyno.addr(), &head).await;
-        let health: serde_json::Value =
-            serde_json::from_slice(&health.body).expect("health in JSON");
-        match health["connections"] == wanted {
-            true => Ok(()),
-            false => Err(health),
-        }
+        let health: Value = serde_json::from_slice(&health.body).expect("health in JSON");
+        health["connections"].clone()
     })
     .await;
 }
