@@ -3,7 +3,7 @@
 use crate::support::check::{Base, leases};
 use crate::support::client::{Heard, join_frame};
 use crate::support::facts::{HEARTBEAT, SILENCE};
-use crate::support::raw::{self, Raw};
+use crate::support::raw::{self, End, Raw};
 use crate::support::{Client, Dyno, Front, PATIENCE, Redis, heavy, need_descriptors, token};
 use futures_util::future::join_all;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -104,20 +104,17 @@ async fn silent_server() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
     let listener = listener.expect("a free port");
     let addr = listener.local_addr().expect("a bound listener");
+    let answer = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Accept: {}\r\n\r\n",
+        raw::ACCEPT
+    );
     tokio::spawn(async move {
+        let mut open = vec![];
         while let Ok((mut stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let mut head = [0; 1024];
-                if stream.read(&mut head).await.is_ok_and(|n| n > 0) {
-                    let answer = format!(
-                        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                         Sec-WebSocket-Accept: {}\r\n\r\n",
-                        raw::ACCEPT
-                    );
-                    let _ = stream.write_all(answer.as_bytes()).await;
-                    let _ = stream.read(&mut head).await;
-                }
-            });
+            let _ = stream.read(&mut [0; 1024]).await;
+            let _ = stream.write_all(answer.as_bytes()).await;
+            open.push(stream);
         }
     });
     addr
@@ -142,11 +139,7 @@ async fn connections_survive_the_router_for(idle: Duration) {
         silent.switched().await;
         let start = Instant::now();
         let (_, end) = silent.rest(IDLE_TIMEOUT + 15 * SECOND).await;
-        assert_ne!(
-            end,
-            raw::End::StillOpen,
-            "the router cuts a silent connection"
-        );
+        assert_ne!(end, End::StillOpen, "the router cuts it");
         let after = start.elapsed();
         assert!(after > IDLE_TIMEOUT - 5 * SECOND, "cut after {after:?}");
     };
@@ -156,11 +149,8 @@ async fn connections_survive_the_router_for(idle: Duration) {
     let now = begin.elapsed();
     for client in [&hanako, &taro] {
         let (user, transcript) = (&client.user, client.transcript());
-        assert_eq!(
-            client.count_heard(ended),
-            0,
-            "{user} is still connected\n{transcript}"
-        );
+        let ends = client.count_heard(ended);
+        assert_eq!(ends, 0, "{user} is still connected\n{transcript}");
         // Each Ping starts the router's timer again, so it never fires if no pause is longer than its timeout.
         let mut times = client.heard_at(|heard| *heard == Heard::Ping);
         times.insert(0, Duration::ZERO);
