@@ -1,56 +1,52 @@
-//! Proves what it costs to do nothing: ten thousand joined connections in little memory, and a connection without a
-//! word on it that outlives a router's idle limit.
+//! Tests of idle connections: memory of ten thousand of them, and the idle timeout of the platform's router.
 
+use crate::support::check::{Base, leases};
 use crate::support::client::{Heard, join_frame};
-use crate::support::raw::{self, Raw};
-use crate::support::{Client, Dyno, Front, PATIENCE, Redis, need_descriptors, token};
+use crate::support::facts::{HEARTBEAT, SILENCE};
+use crate::support::raw::{self, End, Raw};
+use crate::support::{Client, Dyno, Front, PATIENCE, Redis, heavy, need_descriptors, token};
+use futures_util::future::join_all;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+const SECOND: Duration = Duration::from_secs(1);
 const CONNECTIONS: usize = 10_000;
+/// Members of each room.
 const ROOM: usize = 100;
 const LIMIT_KB: u64 = 60_000;
-/// Longer than any pause between two frames of the server.
-const SILENCE: Duration = Duration::from_secs(40);
+/// Time between two frames of the server: a heartbeat, and a margin for a busy machine.
+const LONGEST_PAUSE: Duration = Duration::from_secs(HEARTBEAT.as_secs() + 15);
 
-/// Somebody who joins and then only listens, answering Pings.
-async fn sit(addr: SocketAddr, number: usize) -> Raw {
-    let host = addr.to_string();
-    let join = join_frame(
-        &format!("room {}", number / ROOM),
-        &format!("n{}", number % ROOM),
-        &token(),
-        None,
-    );
-    let mut raw = Raw::connect(addr).await;
-    raw.send(
-        [
-            raw::upgrade_head(&host, &[]).into_bytes(),
-            raw::frame(raw::TEXT, join.to_string()),
-        ]
-        .concat(),
-    )
-    .await;
+async fn joined(dyno: &Dyno, number: usize) -> Raw {
+    let (room, user) = (number / ROOM, number % ROOM);
+    let (room, user) = (format!("room {room}"), format!("n{user}"));
+    let join = join_frame(&room, &user, &token(), None).to_string();
+    let mut raw = Raw::connect(dyno.addr()).await;
+    let upgrade = raw::upgrade_head(&dyno.host(), &[]).into_bytes();
+    raw.send([upgrade, raw::frame(raw::TEXT, join)].concat())
+        .await;
     raw.switched().await;
     let welcome = raw.json().await;
     assert_eq!(welcome["kind"], "welcome", "number {number}: {welcome}");
     raw
 }
 
-async fn listen(mut raw: Raw) {
-    while let Ok((opcode, payload)) = raw.frame(SILENCE).await {
-        assert_ne!(
-            opcode,
-            raw::CLOSE,
-            "nobody is closed: {}",
-            String::from_utf8_lossy(&payload)
-        );
+/// Answers each Ping until the connection ends, and counts this connection after its second Ping.
+async fn answer_pings(mut raw: Raw, answered_two: Arc<AtomicUsize>) {
+    let mut pings = 0;
+    while let Ok((opcode, payload)) = raw.frame(LONGEST_PAUSE).await {
+        let text = String::from_utf8_lossy(&payload);
+        assert_ne!(opcode, raw::CLOSE, "the dyno closes nobody: {text}");
         if opcode == raw::PING {
             raw.send(raw::frame(raw::PONG, payload)).await;
+            pings += 1;
+            answered_two.fetch_add(usize::from(pings == 2), Relaxed);
         }
     }
 }
@@ -60,134 +56,125 @@ async fn ten_thousand_idle_connections_fit_in_sixty_megabytes() {
     need_descriptors(CONNECTIONS as u64 + 500);
     let redis = Redis::start(&[]).await;
     let dyno = Dyno::start_on(&redis, &[]).await;
-    let base = crate::support::check::Base::of(&dyno).await;
+    let base = Base::of(&dyno).await;
+    let turn = heavy(2).await;
     let start = Instant::now();
-    let mut sitting = JoinSet::new();
+    let (mut members, answered_two) = (JoinSet::new(), Arc::<AtomicUsize>::default());
     for room in 0..CONNECTIONS / ROOM {
-        let everyone = (0..ROOM).map(|i| sit(dyno.addr(), room * ROOM + i));
-        for raw in futures_util::future::join_all(everyone).await {
-            sitting.spawn(listen(raw));
+        let everyone = (0..ROOM).map(|i| joined(&dyno, room * ROOM + i));
+        for raw in join_all(everyone).await {
+            members.spawn(answer_pings(raw, answered_two.clone()));
         }
     }
-    let joined = start.elapsed();
-    // Past two Pings and Pongs each, and several renewals.
-    let mut highest = 0;
-    while start.elapsed() < joined + Duration::from_secs(55) {
-        sleep(Duration::from_secs(1)).await;
+    drop(turn); // the rest is waiting
+    let joining = start.elapsed();
+    // Until each connection had two heartbeats, the moments at which the dyno writes to all of them, and until the dyno
+    // would have closed the last one if a Pong did not count as a sign of life. Renewals come more often.
+    let (start, mut highest) = (Instant::now(), 0);
+    while start.elapsed() < SILENCE + 2 * SECOND || answered_two.load(Relaxed) < CONNECTIONS {
+        sleep(SECOND).await;
         highest = highest.max(dyno.rss_kb());
-        assert_eq!(sitting.len(), CONNECTIONS);
-        assert!(
-            sitting.try_join_next().is_none(),
-            "a connection ended\n{}",
-            dyno.log()
-        );
+        assert_eq!(members.len(), CONNECTIONS);
+        let ended = members.try_join_next().is_some();
+        assert!(!ended, "a connection ended\n{}", dyno.log());
+        let late = start.elapsed() > 2 * SILENCE;
+        assert!(!late, "{answered_two:?} connections had two Pings");
     }
+    let now = dyno.rss_kb();
     println!(
-        "measured: {CONNECTIONS} joined in {joined:?}; RSS at most {highest} kB, {} kB now",
-        dyno.rss_kb()
+        "measured: {CONNECTIONS} joined in {joining:?}; RSS at most {highest} kB, {now} kB now"
     );
     assert!(
         highest <= LIMIT_KB,
         "{highest} kB for {CONNECTIONS} connections"
     );
-    let listed = crate::support::check::leases(&redis, "room 7").len();
+    let listed = leases(&redis, "room 7").len();
     assert_eq!(listed, ROOM, "names with a lease in one of the rooms");
-    sitting.shutdown().await;
-    base.is_back(&dyno, PATIENCE, LIMIT_KB).await; // every descriptor; memory may stay with the allocator
+    members.shutdown().await;
+    base.is_back(&dyno, PATIENCE, LIMIT_KB).await; // every descriptor; the allocator may keep the memory
 }
 
-// ---- behind a router that cuts what is silent for 55 seconds, as the platform's does
+// ---- behind a router that cuts a connection without traffic after 55 seconds, as the platform's does
 
-/// A server that agrees to an upgrade and then falls silent.
-async fn mute_server() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .await
-        .expect("a free port");
-    let addr = listener
-        .local_addr()
-        .expect("a bound listener has an address");
+/// The idle timeout in `tests/router.cfg`.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(55);
+
+/// A server that answers an upgrade and then sends nothing.
+async fn silent_server() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+    let listener = listener.expect("a free port");
+    let addr = listener.local_addr().expect("a bound listener");
+    let answer = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Accept: {}\r\n\r\n",
+        raw::ACCEPT
+    );
     tokio::spawn(async move {
+        let mut open = vec![];
         while let Ok((mut stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let mut head = [0; 1024];
-                if stream.read(&mut head).await.is_ok_and(|n| n > 0) {
-                    let answer = format!(
-                        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                         Sec-WebSocket-Accept: {}\r\n\r\n",
-                        raw::ACCEPT
-                    );
-                    let _ = stream.write_all(answer.as_bytes()).await;
-                    let _ = stream.read(&mut head).await;
-                }
-            });
+            let _ = stream.read(&mut [0; 1024]).await;
+            let _ = stream.write_all(answer.as_bytes()).await;
+            open.push(stream);
         }
     });
     addr
 }
 
-async fn survives_the_router_for(idle: Duration) {
+async fn connections_survive_the_router_for(idle: Duration) {
     let dyno = Dyno::start(&[]).await;
     let front = Front::before([dyno.addr(); 2]).await;
-    let mut hanako = Client::connect(front.addr).await;
+    let begin = Instant::now();
+    let (mut hanako, mut taro) = (
+        Client::connect(front.addr).await,
+        Client::connect(front.addr).await,
+    );
     hanako.join("lobby", "花子", &token(), None).await;
-    let mut taro = Client::connect(front.addr).await;
     taro.join("lobby", "太郎", &token(), None).await;
 
-    // The proof that this router cuts: the same way to a server that is silent.
-    let mute = Front::before([mute_server().await; 2]).await;
+    // The control: the same router cuts a connection to a server that sends nothing.
+    let silent = Front::before([silent_server().await; 2]).await;
     let cut = async {
-        let mut mute = Raw::connect(mute.addr).await;
-        mute.send(raw::upgrade_head("mute", &[])).await;
-        mute.switched().await;
+        let mut silent = Raw::connect(silent.addr).await;
+        silent.send(raw::upgrade_head("silent", &[])).await;
+        silent.switched().await;
         let start = Instant::now();
-        let (_, end) = mute.rest(Duration::from_secs(70)).await;
-        assert_ne!(
-            end,
-            raw::End::StillOpen,
-            "the router cuts a silent connection"
-        );
-        assert!(
-            start.elapsed() > Duration::from_secs(50),
-            "after {:?}",
-            start.elapsed()
-        );
+        let (_, end) = silent.rest(IDLE_TIMEOUT + 15 * SECOND).await;
+        assert_ne!(end, End::StillOpen, "the router cuts it");
+        let after = start.elapsed();
+        assert!(after > IDLE_TIMEOUT - 5 * SECOND, "cut after {after:?}");
     };
     tokio::join!(sleep(idle), cut);
 
     let ended = |heard: &Heard| matches!(heard, Heard::Close(..) | Heard::Eof | Heard::Broken(_));
+    let now = begin.elapsed();
     for client in [&hanako, &taro] {
-        assert_eq!(
-            client.count_heard(ended),
-            0,
-            "{} is still connected\n{}",
-            client.user,
-            client.transcript()
-        );
-        let pings = client.count_heard(|heard| *heard == Heard::Ping) as u64;
+        let (user, transcript) = (&client.user, client.transcript());
+        let ends = client.count_heard(ended);
+        assert_eq!(ends, 0, "{user} is still connected\n{transcript}");
+        // Each Ping starts the router's timer again, so it never fires if no pause is longer than its timeout.
+        let mut times = client.heard_at(|heard| *heard == Heard::Ping);
+        times.insert(0, Duration::ZERO);
+        times.push(now);
         assert!(
-            pings + 1 >= idle.as_secs() / 25,
-            "{pings} Pings in {idle:?}"
+            times.windows(2).all(|t| t[1] - t[0] < LONGEST_PAUSE),
+            "{user} has Pings after {times:?}"
         );
     }
     hanako.say("まだいる？").await;
     taro.hears("まだいる？").await;
-    assert_eq!(
-        timeout(PATIENCE, async {
-            taro.say("いるよ").await["user"].clone()
-        })
-        .await
-        .expect("an answer"),
-        "太郎"
-    );
+    let answer = timeout(PATIENCE, taro.say("いるよ")).await;
+    assert_eq!(answer.expect("an answer")["user"], "太郎");
 }
 
+/// Ten seconds longer than the idle timeout: without a Ping the router has cut the connection by then, as it does with
+/// the control. Two Pings fall into this time. A longer wait would only repeat them.
 #[tokio::test]
-async fn two_silent_minutes_behind_the_router_cut_nobody() {
-    survives_the_router_for(Duration::from_secs(125)).await;
+async fn silent_connections_outlive_the_idle_timeout_of_the_router() {
+    connections_survive_the_router_for(IDLE_TIMEOUT + 10 * SECOND).await;
 }
 
 #[tokio::test]
 #[ignore = "takes ten minutes"]
 async fn ten_silent_minutes_behind_the_router_cut_nobody() {
-    survives_the_router_for(Duration::from_secs(601)).await;
+    connections_survive_the_router_for(Duration::from_secs(601)).await;
 }

@@ -1,34 +1,35 @@
-//! Proves what whoever runs it can see from outside: `/healthz`, a line for each thing that begins or ends, and one of
-//! metrics a minute.
+//! Tests of what an operator sees: `/healthz`, a log line for each start and end, and a line of metrics every minute.
 
+use crate::support::facts::stream_key;
 use crate::support::raw::{head, http};
 use crate::support::{Dyno, PATIENCE, Redis, TALKATIVE, eventually};
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 async fn health(dyno: &Dyno) -> Value {
     let answer = http(dyno.addr(), &head("GET /healthz", &dyno.host(), &[])).await;
-    assert_eq!(answer.status, 200, "whatever is the matter with Redis");
+    assert_eq!(answer.status, 200, "also without Redis");
     assert_eq!(answer.header("Content-Type"), Some("application/json"));
     serde_json::from_str(answer.text()).expect("JSON")
 }
 
-async fn redis_is(dyno: &Dyno, state: &str) {
-    eventually("/healthz says how Redis is", PATIENCE, async || {
+/// Waits until `/healthz` agrees.
+async fn health_is(dyno: &Dyno, what: &str, fact: impl Fn(&Value) -> bool) {
+    eventually(what, PATIENCE, async || {
         let health = health(dyno).await;
-        if health["redis"] == state {
-            Ok(())
-        } else {
-            Err(health)
-        }
+        if fact(&health) { Ok(()) } else { Err(health) }
     })
     .await;
 }
 
+async fn redis_is(dyno: &Dyno, state: &str) {
+    health_is(dyno, state, |health| health["redis"] == state).await;
+}
+
 #[tokio::test]
-async fn healthz_tells_version_boot_uptime_connections_rooms_and_redis() {
+async fn healthz_reports_version_boot_uptime_connections_rooms_and_redis() {
     let mut redis = Redis::start(&[]).await;
     let dyno = Dyno::start_on(&redis, &[]).await;
     let hanako = dyno.join("lobby", "花子").await;
@@ -37,13 +38,8 @@ async fn healthz_tells_version_boot_uptime_connections_rooms_and_redis() {
     let seen = health(&dyno).await;
     assert_eq!(seen["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(seen["boot"], hanako.welcome["boot"]);
-    eventually("three people in two rooms", PATIENCE, async || {
-        let seen = health(&dyno).await;
-        if seen["connections"] == 3 && seen["rooms"] == 2 {
-            Ok(())
-        } else {
-            Err(seen)
-        }
+    health_is(&dyno, "three connections in two rooms", |health| {
+        health["connections"] == 3 && health["rooms"] == 2
     })
     .await;
     let before = seen["uptime_s"].as_u64().expect("seconds");
@@ -55,49 +51,54 @@ async fn healthz_tells_version_boot_uptime_connections_rooms_and_redis() {
     redis.restart().await;
     redis_is(&dyno, "up").await;
     drop((hanako, taro, jiro));
-    eventually("nobody is left", PATIENCE, async || {
-        let seen = health(&dyno).await;
-        if seen["connections"] == 0 {
-            Ok(())
-        } else {
-            Err(seen)
-        }
-    })
-    .await;
+    health_is(&dyno, "no connection", |health| health["connections"] == 0).await;
 }
 
 #[tokio::test]
-async fn healthz_of_a_single_process_says_that_there_is_no_redis() {
+async fn healthz_of_a_single_process_reports_no_redis() {
     let dyno = Dyno::start(&[]).await;
     assert_eq!(health(&dyno).await["redis"], "none");
 }
 
+/// Waits for the next line of the log, and gives the log. The dyno must not log anything else meanwhile.
+async fn next_line(dyno: &Dyno, lines: usize, within: Duration) -> String {
+    eventually("the next line of the log", within, async || {
+        let log = dyno.log();
+        match log.lines().count() == lines && log.ends_with('\n') {
+            true => Ok(log),
+            false => Err(log),
+        }
+    })
+    .await
+}
+
+/// Takes two minutes: only the second line of metrics shows that its counts are those of one minute.
 #[tokio::test]
-async fn one_line_of_metrics_a_minute_and_none_for_a_message() {
+async fn metrics_are_logged_once_a_minute_and_messages_are_not_logged() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    const MARGIN: Duration = Duration::from_secs(10);
     let dyno = Dyno::start(&[TALKATIVE]).await;
+    let begin = Instant::now();
     let mut hanako = dyno.join("lobby", "花子").await;
     let _taro = dyno.join("lobby", "太郎").await;
     let _jiro = dyno.join("library", "次郎").await;
     for n in 0..50 {
         hanako.say(&format!("number {n}")).await;
     }
-    sleep(Duration::from_secs(62)).await;
-    let log = dyno.log();
-    let lines: Vec<&str> = log.lines().collect();
-    assert_eq!(lines.len(), 2, "one of the boot and one of metrics:\n{log}");
-    let metrics = "sample#connections=3 sample#rooms=2 count#messages=50 count#deliveries=100";
-    assert!(lines[1].ends_with(metrics), "{log}");
-    sleep(Duration::from_secs(60)).await;
-    let log = dyno.log();
-    let metrics = "sample#connections=3 sample#rooms=2 count#messages=0 count#deliveries=0";
-    assert_eq!(log.lines().count(), 3, "{log}");
-    assert!(
-        log.ends_with(&format!("{metrics}\n")),
-        "counts are those of one minute:\n{log}"
-    );
+    // After the line of the boot, at the end of each minute: what it counted.
+    for (minute, counts) in [
+        (1, "count#messages=50 count#deliveries=100"),
+        (2, "count#messages=0 count#deliveries=0"),
+    ] {
+        let log = next_line(&dyno, 1 + minute as usize, MINUTE + MARGIN).await;
+        let after = begin.elapsed();
+        assert!(after > minute * MINUTE - MARGIN, "{after:?}:\n{log}");
+        let metrics = format!("sample#connections=3 sample#rooms=2 {counts}\n");
+        assert!(log.ends_with(&metrics), "minute {minute}:\n{log}");
+    }
 }
 
-/// Takes a line apart as logfmt: keys of visible characters, values bare or quoted. Says what is wrong with it.
+/// Parses a line of logfmt: keys of visible characters, values bare or quoted. An error says what is wrong.
 fn logfmt(line: &str) -> Result<Vec<(&str, &str)>, String> {
     let mut pairs = vec![];
     let mut rest = line;
@@ -132,12 +133,12 @@ fn logfmt(line: &str) -> Result<Vec<(&str, &str)>, String> {
 }
 
 #[tokio::test]
-async fn a_life_is_told_in_logfmt_a_line_for_each_thing_that_begins_or_ends() {
+async fn lifecycle_events_are_logged_as_logfmt() {
     let (mut redis, url) = Redis::start_with_tls().await;
     let vars = [("DYNO", "web.1"), ("REDIS_TLS_VERIFY", "false")];
     let mut dyno = Dyno::start_with_redis_at(&url, &vars).await;
     let mut hanako = dyno.join("lobby", "花子").await;
-    redis.cmd::<u32>(&["PUBLISH", "chat:{lobby}", "garbage"]);
+    redis.cmd::<u32>(&["PUBLISH", &stream_key("lobby"), "garbage"]);
     hanako.say("after the garbage").await;
     redis.stop().await;
     redis_is(&dyno, "down").await;
@@ -147,9 +148,9 @@ async fn a_life_is_told_in_logfmt_a_line_for_each_thing_that_begins_or_ends() {
     dyno.exit(PATIENCE).await;
 
     let log = dyno.log();
-    let mut story = vec![];
+    let mut events = vec![];
     for line in log.lines() {
-        // Level and module first, as the log crate has them; then pairs.
+        // Level and module, as the log crate writes them; then pairs.
         let (head, pairs) = line.split_once("] ").unwrap_or_else(|| panic!("{line}"));
         let (level, module) = head.split_once('[').unwrap_or_else(|| panic!("{line}"));
         assert!(
@@ -158,16 +159,14 @@ async fn a_life_is_told_in_logfmt_a_line_for_each_thing_that_begins_or_ends() {
         );
         let pairs = logfmt(pairs).unwrap_or_else(|why| panic!("{why} in {line}"));
         let (key, value) = pairs[0];
-        story.push(match key {
+        events.push(match key {
             "listening" => format!("{key} {pairs:?}"),
             _ => format!("{key} {value}"),
         });
     }
-    assert!(
-        story[0].contains(r#"("dyno", "web.1"), ("redis", "redis")"#),
-        "{}",
-        story[0]
-    );
+    let first = &events[0];
+    let settings = r#"("dyno", "web.1"), ("redis", "redis")"#;
+    assert!(first.contains(settings), "{first}");
     let rest = [
         "redis_certificate unverified",
         "redis up",
@@ -177,5 +176,5 @@ async fn a_life_is_told_in_logfmt_a_line_for_each_thing_that_begins_or_ends() {
         "drain begun",
         "drain ended",
     ];
-    assert_eq!(story[1..], rest, "{log}");
+    assert_eq!(events[1..], rest, "{log}");
 }

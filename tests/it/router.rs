@@ -1,8 +1,8 @@
-//! Proves that the program gets on with a router like the platform's (`bin/router.cfg`): it keeps connections to
-//! the dynos for the next request, picks a dyno at random, and is not told which of them is about to stop.
+//! Tests behind a router like the platform's (`bin/router.cfg`): it pools its connections to the dynos, picks a dyno at
+//! random, and does no health checks.
 
-use crate::support::raw::{head, http};
-use crate::support::{Client, Crowd, Dyno, Front, Raw, Redis, Router, TALKATIVE, token};
+use crate::support::raw::{Answer, head, http};
+use crate::support::{Client, Crowd, Dyno, Front, Raw, Redis, Router, TALKATIVE, check, token};
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 const SECOND: Duration = Duration::from_secs(1);
 const PAGES: usize = 30;
-/// People who fetch the page again and again.
+/// Clients that fetch the page again and again.
 const VISITORS: usize = 4;
 
 async fn pair() -> ([Dyno; 2], Redis, Front) {
@@ -25,15 +25,15 @@ async fn pair() -> ([Dyno; 2], Redis, Front) {
     (dynos, redis, front)
 }
 
-/// Fetches the page and its files for ever. Ends only by a panic: an answer that is no 200, or none at all.
+async fn get(front: SocketAddr, path: &str, host: &str) -> Answer {
+    let request = head(&format!("GET {path}"), host, &["Connection: close"]);
+    http(front, &request).await
+}
+
+/// Fetches the page and its files for ever. It ends only by a panic: after an answer other than 200, or none at all.
 async fn visit(front: SocketAddr) {
     for path in ["/", "/chat.js", "/chat.css"].iter().cycle() {
-        let request = head(
-            &format!("GET {path}"),
-            &front.to_string(),
-            &["Connection: close"],
-        );
-        let answer = http(front, &request).await;
+        let answer = get(front, path, &front.to_string()).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
         sleep(SECOND / 50).await;
     }
@@ -43,22 +43,21 @@ fn visitors(front: SocketAddr) -> JoinSet<()> {
     (0..VISITORS).map(|_| visit(front)).collect()
 }
 
-/// Everyone is still being served: none of them has panicked.
-fn were_all_served(mut visitors: JoinSet<()>) {
+/// No visitor has panicked.
+fn all_were_served(mut visitors: JoinSet<()>) {
     if let Some(ended) = visitors.try_join_next() {
         ended.expect("a visitor is served every time");
     }
 }
 
 #[tokio::test]
-async fn both_dynos_are_reached_and_everything_works_as_it_does_without_a_router() {
+async fn the_router_reaches_both_dynos_and_joins_and_messages_work() {
     let (_dynos, redis, front) = pair().await;
     let (mut clients, mut seen) = (vec![], BTreeSet::new());
     while seen.len() < 2 {
         let mut client = Client::connect(front.addr).await;
-        client
-            .join("lobby", &format!("n{}", clients.len()), &token(), None)
-            .await;
+        let user = format!("n{}", clients.len());
+        client.join("lobby", &user, &token(), None).await;
         seen.insert(client.welcome["dyno"].as_str().unwrap_or("?").to_string());
         clients.push(client);
         assert!(clients.len() < 100, "never on a second dyno: {seen:?}");
@@ -70,23 +69,17 @@ async fn both_dynos_are_reached_and_everything_works_as_it_does_without_a_router
         client.hears("across the dynos").await;
     }
     for client in &clients {
-        crate::support::check::saw_everything(&redis, client);
+        check::saw_everything(&redis, client);
     }
-    let page = http(
-        front.addr,
-        &head("GET /", &front.host(), &["Connection: close"]),
-    )
-    .await;
+    let page = get(front.addr, "/", &front.host()).await;
     let policy = page.expect_header("Content-Security-Policy");
-    assert!(
-        policy.contains(&format!("wss://{}", front.host())),
-        "{policy}"
-    );
+    let socket = format!("wss://{}", front.host());
+    assert!(policy.contains(&socket), "{policy}");
     page.expect_header("Strict-Transport-Security");
 }
 
 #[tokio::test]
-async fn every_kind_of_answer_gets_through_a_router_that_pools_connections() {
+async fn all_answers_pass_a_router_that_pools_connections() {
     let (_dynos, _redis, front) = pair().await;
     let mut requests = JoinSet::new();
     for _ in 0..4 {
@@ -95,13 +88,12 @@ async fn every_kind_of_answer_gets_through_a_router_that_pools_connections() {
             for n in 0..250 {
                 let path = ["/", "/chat.js", "/nope", "/healthz", "/ws"][n % 5];
                 let wanted = [200, 200, 404, 200, 426][n % 5];
-                let request = head(&format!("GET {path}"), "router", &["Connection: close"]);
-                assert_eq!(http(addr, &request).await.status, wanted, "{path}");
+                assert_eq!(get(addr, path, "router").await.status, wanted, "{path}");
             }
         });
     }
     while let Some(done) = requests.join_next().await {
-        done.expect("every request is answered as it would be without a router");
+        done.expect("every answer is the one without a router");
     }
 }
 
@@ -118,7 +110,7 @@ async fn a_rolling_restart_under_talk_loses_no_message_and_fails_no_request() {
             assert_eq!(status.code(), Some(0), "{status}\n{}", dyno.log());
             dyno.restart().await;
             dyno.has_redis().await;
-            sleep(5 * SECOND).await; // until those it closed are back
+            sleep(5 * SECOND).await; // until the pages it closed are back
         }
     };
     tokio::select! {
@@ -128,19 +120,16 @@ async fn a_rolling_restart_under_talk_loses_no_message_and_fails_no_request() {
     crowd.everyone_talks("after").await;
     crowd.lost_nothing(&redis, 12 * SECOND).await;
     crowd.saw_nobody_come_or_go();
-    were_all_served(visitors);
+    all_were_served(visitors);
     let closes = crowd.closes_since(begun);
-    assert!(
-        closes.len() >= PAGES,
-        "everyone was moved, half of them twice: {closes:?}"
-    );
+    assert!(closes.len() >= PAGES, "every page moved: {closes:?}");
     assert!(closes.iter().all(|close| close.1 == 1012), "{closes:?}");
 }
 
 #[tokio::test]
-async fn who_stands_at_the_door_when_a_dyno_is_asked_to_stop_is_still_served() {
+async fn connections_in_the_accept_backlog_are_served_on_sigterm() {
     let mut dyno = Dyno::start(&[]).await;
-    dyno.signal(Signal::SIGSTOP); // the kernel goes on taking connections for it
+    dyno.signal(Signal::SIGSTOP); // the kernel still completes handshakes, into the accept backlog
     let mut waiting = vec![];
     for _ in 0..50 {
         let mut raw = Raw::connect(dyno.addr()).await;

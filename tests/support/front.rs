@@ -1,4 +1,4 @@
-//! A router like the platform's: HAProxy with `bin/router.cfg`, in front of two dynos.
+//! The platform's router: HAProxy with `bin/router.cfg`, in front of two dynos.
 
 use super::{PATIENCE, bound_to_us, eventually, free_port};
 use std::io::ErrorKind;
@@ -39,7 +39,7 @@ impl Front {
         .await
     }
 
-    /// What a browser would call it in `Host` and `Origin`.
+    /// The host that a browser sends in `Host` and `Origin`.
     pub fn host(&self) -> String {
         self.addr.to_string()
     }

@@ -1,11 +1,12 @@
-//! A TCP proxy that can fall silent: it goes on reading and forwards nothing, while both connections stay open.
+//! Network faults: a TCP proxy that can stop forwarding while both connections stay open, and a socket with a small
+//! receive buffer.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -13,11 +14,11 @@ use tokio::task::JoinHandle;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Flow {
     Through,
-    /// Both directions are read and thrown away.
+    /// The proxy reads both directions and drops the bytes.
     Swallow,
-    /// What the client sends arrives; answers are thrown away: commands are carried out that seem to have failed.
+    /// The proxy forwards requests and drops answers, so commands that succeeded look as if they failed.
     SwallowAnswers,
-    /// Connections are cut and new ones refused with a reset.
+    /// The proxy closes all connections, and closes new ones at once.
     Cut,
 }
 
@@ -32,9 +33,7 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
             .expect("a port for the proxy");
-        let addr = listener
-            .local_addr()
-            .expect("a bound listener has an address");
+        let addr = listener.local_addr().expect("a bound listener");
         let (flow, seen) = watch::channel(Flow::Through);
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -98,12 +97,20 @@ async fn pump(
     passes: fn(Flow) -> bool,
 ) {
     let mut bytes = vec![0; 16 * 1024];
-    // What fell into a silence is lost, and a stream with a hole cannot go on: from then on it stays silent.
-    let mut holed = false;
+    // A byte stream with a hole cannot go on, so after dropping bytes once this connection drops everything.
+    let mut dropped = false;
     while let Ok(n @ 1..) = from.read(&mut bytes).await {
-        holed |= !passes(*flow.borrow());
-        if !holed && to.write_all(&bytes[..n]).await.is_err() {
+        dropped |= !passes(*flow.borrow());
+        if !dropped && to.write_all(&bytes[..n]).await.is_err() {
             return;
         }
     }
+}
+
+/// A connection whose receive buffer holds about this many bytes, for clients that read slowly or not at all.
+pub async fn narrow_socket(addr: SocketAddr, bytes: u32) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(bytes).expect("a small buffer");
+    let connecting = socket.connect(addr).await;
+    connecting.expect("the server accepts connections")
 }

@@ -1,0 +1,255 @@
+//! An abuse test: a dyno under attack while bystanders talk to each other. It measures what the attack costs the
+//! bystanders in time, and the dyno in memory and descriptors.
+
+use crate::support::check::{Base, becomes};
+use crate::support::{Client, Dyno, PATIENCE, eventually, heavy, raw, token};
+use futures_util::{StreamExt, future::ready, stream};
+use serde_json::{Value, json};
+use std::fs;
+use std::net::{self, SocketAddr};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::runtime;
+use tokio::time::sleep;
+
+/// Clients that talk in turn, so each of them stays below the rate limit of two messages a second.
+pub const BYSTANDERS: usize = 10;
+/// Pause between two messages of the bystanders.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Messages of bystanders that must fall into an attack: with fewer, their delays prove nothing.
+const MIN_TALKS: usize = 30;
+/// A person notices a longer delay. It is only counted and printed.
+const NOTICEABLE: Duration = Duration::from_millis(50);
+/// A longer delay fails the test, also on a busy machine.
+const TOO_LONG: Duration = Duration::from_secs(1);
+/// Attackers that run at a time.
+const AT_ONCE: usize = 16;
+
+pub struct AbuseTest {
+    pub dyno: Dyno,
+    base: Base,
+    rss_kb: u64,
+    shared: Arc<Shared>,
+    /// Gives the delays of the bystanders' messages, and those of the control.
+    bystanders: JoinHandle<[Vec<Duration>; 2]>,
+    /// How many messages came before the attack.
+    talks_before: usize,
+}
+
+#[derive(Default)]
+struct Shared {
+    talks: AtomicUsize,
+    done: AtomicBool,
+}
+
+/// Runs an attack on a dyno of its own: at least this many cases, some at a time, until the bystanders can be judged.
+/// Gives the dyno's log.
+pub async fn attack(
+    what: &str,
+    cases: usize,
+    growth_kb: u64,
+    case: impl AsyncFn(&Dyno, usize),
+) -> String {
+    let turn = heavy(2).await;
+    let test = AbuseTest::start(&[]).await;
+    let cases = test.run_cases(cases, case).await;
+    drop(turn); // the rest is waiting
+    test.finish(what, cases, PATIENCE, growth_kb).await
+}
+
+impl AbuseTest {
+    pub async fn start(vars: &[(&str, &str)]) -> AbuseTest {
+        AbuseTest::start_on(Dyno::start(vars).await).await
+    }
+
+    /// Starts the bystanders and takes the measurements that the attack is compared with.
+    pub async fn start_on(dyno: Dyno) -> AbuseTest {
+        let (addr, shared) = (dyno.addr(), Arc::<Shared>::default());
+        let theirs = shared.clone();
+        let bystanders = thread::spawn(move || {
+            let runtime = runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(talk(addr, &theirs))
+        });
+        connections(&dyno, BYSTANDERS).await;
+        let base = Base::of(&dyno).await;
+        // From now on the kernel records the peak of the resident memory (proc(5), clear_refs).
+        fs::write(format!("/proc/{}/clear_refs", dyno.pid()), "5").expect("our own child");
+        AbuseTest {
+            rss_kb: dyno.rss_kb(),
+            talks_before: shared.talks.load(Relaxed),
+            dyno,
+            base,
+            shared,
+            bystanders,
+        }
+    }
+
+    /// Messages of bystanders since the attack began.
+    fn talks(&self) -> usize {
+        self.shared.talks.load(Relaxed) - self.talks_before
+    }
+
+    /// Waits during an attack that only holds something, until the bystanders can be judged.
+    pub async fn bystanders_have_talked(&self) {
+        eventually("the bystanders talk", 3 * PATIENCE, async || {
+            let talks = self.talks();
+            if talks < MIN_TALKS {
+                Err(talks)
+            } else {
+                Ok(())
+            }
+        })
+        .await;
+    }
+
+    /// Runs at least this many cases of an attack, and more until the bystanders can be judged. Gives their number.
+    pub async fn run_cases(&self, cases: usize, case: impl AsyncFn(&Dyno, usize)) -> usize {
+        stream::iter(0..)
+            .take_while(|n| ready(*n < cases || self.talks() < MIN_TALKS))
+            .map(|n| case(&self.dyno, n))
+            .buffer_unordered(AT_ONCE)
+            .count()
+            .await
+    }
+
+    /// Checks after an attack that nothing panicked, that no bystander had to wait, and that within `within` the dyno
+    /// has freed its descriptors and all memory but `growth_kb`. Gives the dyno's log.
+    pub async fn finish(
+        mut self,
+        what: &str,
+        cases: usize,
+        within: Duration,
+        growth_kb: u64,
+    ) -> String {
+        // Later messages would hide a delay. One message may be under way at this moment, and counts.
+        let attack = self.talks_before..self.talks_before + self.talks() + 1;
+        self.base.is_back(&self.dyno, within, growth_kb).await;
+        self.shared.done.store(true, Relaxed);
+        let delays = self.bystanders.join();
+        let [talks, control] = delays
+            .expect("the bystanders talk until the end")
+            .map(|all| Delays::of(&all, &attack));
+        println!(
+            "measured: {what}: {cases} cases; bystanders: {talks}; control: {control}; memory: {} kB before, {} at most, {} after",
+            self.rss_kb,
+            peak_kb(&self.dyno),
+            self.dyno.rss_kb(),
+        );
+        let log = self.dyno.log();
+        assert!(!log.contains("panicked"), "{log}");
+        assert!(self.dyno.is_running());
+        let n = talks.0.len();
+        assert!(n >= MIN_TALKS, "{what}: only {n} messages of bystanders");
+        let limit = TOO_LONG.max(5 * control.quantile(99));
+        let most = talks.quantile(90);
+        assert!(most < limit, "{what}: {talks}; control: {control}");
+        // Few messages fall into a long stall, so it hardly moves a quantile: its share of the time counts, too.
+        let stalled: Duration = talks.0.iter().filter(|delay| **delay > limit).sum();
+        let time = talks.0.iter().sum::<Duration>() + PAUSE * n as u32;
+        assert!(
+            stalled < time / 2,
+            "{what}: stalled {stalled:?} of {time:?}"
+        );
+        log
+    }
+}
+
+/// The peak of the dyno's resident memory since [`AbuseTest::start`].
+pub fn peak_kb(dyno: &Dyno) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", dyno.pid())).expect("our own child");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kb = line.and_then(|line| line.split_whitespace().next());
+    kb.and_then(|kb| kb.parse().ok()).expect("a number of kB")
+}
+
+/// The bystanders: one after the other sends a message and waits for its echo. The control comes before each message: a
+/// round trip to a thread that echoes bytes, which takes as long as the machine makes it, whatever the dyno does.
+async fn talk(addr: SocketAddr, shared: &Shared) -> [Vec<Duration>; 2] {
+    let mut people = vec![];
+    for n in 0..BYSTANDERS {
+        let mut client = Client::connect(addr).await;
+        let user = format!("n{n}");
+        client.join("bystanders", &user, &token(), None).await;
+        people.push(client);
+    }
+    let mut echo = echo_server().await;
+    let (mut talks, mut control) = (vec![], vec![]);
+    while !shared.done.load(Relaxed) {
+        let begin = Instant::now();
+        echo.write_all(b"hello").await.expect("it is there");
+        echo.read_exact(&mut [0; 5]).await.expect("it comes back");
+        control.push(begin.elapsed());
+        let begin = Instant::now();
+        people[talks.len() % BYSTANDERS].say("hello").await;
+        talks.push(begin.elapsed());
+        shared.talks.store(talks.len(), Relaxed);
+        sleep(PAUSE).await;
+    }
+    [talks, control]
+}
+
+/// A connection to a thread that sends everything back.
+async fn echo_server() -> TcpStream {
+    let listener = net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = listener.local_addr().expect("a bound listener");
+    thread::spawn(move || {
+        let (mut read, _) = listener.accept().expect("the test connects");
+        let mut write = read.try_clone().expect("one socket, two handles");
+        std::io::copy(&mut read, &mut write) // until the test is over
+    });
+    TcpStream::connect(addr).await.expect("the echo server")
+}
+
+/// How long round trips took, sorted.
+struct Delays(Vec<Duration>);
+
+impl Delays {
+    fn of(all: &[Duration], part: &Range<usize>) -> Delays {
+        let mut delays = all[part.start..part.end.min(all.len())].to_vec();
+        delays.sort_unstable();
+        Delays(delays)
+    }
+
+    fn quantile(&self, percent: usize) -> Duration {
+        let place = self.0.len() * percent / 100;
+        self.0.get(place).copied().unwrap_or_default()
+    }
+}
+
+impl std::fmt::Display for Delays {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let slow = self.0.iter().filter(|delay| **delay > NOTICEABLE).count();
+        let (p50, p99) = (self.quantile(50), self.quantile(99));
+        let (max, n) = (self.0.last().copied().unwrap_or_default(), self.0.len());
+        write!(
+            f,
+            "p50 {p50:.1?}, p99 {p99:.1?}, max {max:.1?}, {slow} of {n} over {NOTICEABLE:?}"
+        )
+    }
+}
+
+/// Processor time that the process has used.
+pub fn cpu(dyno: &Dyno) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", dyno.pid())).expect("our own child");
+    let (_, fields) = stat.rsplit_once(") ").expect("fields after the name");
+    let fields: Vec<&str> = fields.split(' ').collect();
+    let ticks = |n: usize| fields[n].parse::<u32>().expect("a number of ticks");
+    (ticks(11) + ticks(12)) * Duration::from_millis(10)
+}
+
+/// Waits until this many connections are open, as the dyno itself counts them.
+pub async fn connections(dyno: &Dyno, wanted: usize) {
+    let head = raw::head("GET /healthz", &dyno.host(), &[]);
+    let what = "this many connections are open";
+    becomes(what, 5 * PATIENCE, json!(wanted), async || {
+        let health = raw::http(dyno.addr(), &head).await;
+        let health: Value = serde_json::from_slice(&health.body).expect("health in JSON");
+        health["connections"].clone()
+    })
+    .await;
+}
