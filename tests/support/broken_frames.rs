@@ -13,143 +13,110 @@ pub type Broken = (String, u16, Vec<u8>);
 
 /// Some rows draw a random length, so each call returns other bytes.
 pub fn broken_frames() -> Vec<Broken> {
-    let ok = "{\"kind\":\"ping\"}";
+    let ping = "{\"kind\":\"ping\"}";
     let ping_with = |x: &[u8]| [b"{\"kind\":\"ping\",\"x\":\"", x, b"\"}"].concat();
-    let x = |count: usize| vec![b'x'; count];
-    let close = |code: u16| frame(CLOSE, close_payload(code, b""));
-    let data = |opcode: u8| frame(OpCode::Data(Data::Reserved(opcode)), ok);
-    let control = |opcode: u8| frame(OpCode::Control(Control::Reserved(opcode)), "");
-    let two = |first: &[u8], second: &[u8], is_last: bool| {
-        [
-            fragment(first, true, false),
-            fragment(second, false, is_last),
-        ]
-        .concat()
-    };
-    let endless = |byte: &str| {
-        [
-            fragment(byte, true, false),
-            fragment(byte, false, false).repeat(10_000),
-        ]
-        .concat()
-    };
+    let start = |payload: &[u8]| fragment(payload, true, false);
+    let more = |payload: &[u8]| fragment(payload, false, false);
+    let end = |payload: &[u8]| fragment(payload, false, true);
+    let close = |payload: Vec<u8>| frame(CLOSE, payload);
+    let open_close = odd_frame(CLOSE, close_payload(1000, b""), |h| h.is_final = false);
+    let many = 10_000;
 
-    let mut rows: Vec<(&str, u16, Vec<u8>)> = vec![
-        ("unmasked", 1002, odd_frame(TEXT, ok, |h| h.mask = None)),
-        ("RSV1", 1002, odd_frame(TEXT, ok, |h| h.rsv1 = true)),
-        ("RSV2", 1002, odd_frame(TEXT, ok, |h| h.rsv2 = true)),
-        ("RSV3", 1002, odd_frame(TEXT, ok, |h| h.rsv3 = true)),
+    let protocol_errors = vec![
+        ("unmasked", odd_frame(TEXT, ping, |h| h.mask = None)),
+        ("RSV1", odd_frame(TEXT, ping, |h| h.rsv1 = true)),
+        ("RSV2", odd_frame(TEXT, ping, |h| h.rsv2 = true)),
+        ("RSV3", odd_frame(TEXT, ping, |h| h.rsv3 = true)),
+        ("Ping with RSV1", odd_frame(PING, "", |h| h.rsv1 = true)),
+        ("Ping with RSV3", odd_frame(PING, "x", |h| h.rsv3 = true)),
+        ("Ping 1 of 2", odd_frame(PING, "x", |h| h.is_final = false)),
+        ("Close 1 of 2", open_close),
+        ("Ping of 126 bytes", frame(PING, [0; 126])),
+        ("Pong of 126 bytes", frame(PONG, [0; 126])),
+        ("continuation without a start", frame(CONTINUE, ping)),
         (
-            "RSV1 on a Ping",
-            1002,
-            odd_frame(PING, "", |h| h.rsv1 = true),
+            "message in a message",
+            [start(b"{"), frame(TEXT, ping)].concat(),
         ),
+        ("Close of one byte", close(vec![3])),
+    ];
+    let binary = vec![
+        ("empty", frame(BINARY, "")),
         (
-            "RSV3 on a Ping",
-            1002,
-            odd_frame(PING, "x", |h| h.rsv3 = true),
-        ),
-        (
-            "a fragmented Ping",
-            1002,
-            odd_frame(PING, "x", |h| h.is_final = false),
-        ),
-        (
-            "a fragmented Close",
-            1002,
-            odd_frame(CLOSE, close_payload(1000, b""), |h| h.is_final = false),
-        ),
-        ("a Ping of 126 bytes", 1002, frame(PING, [0; 126])),
-        ("a Pong of 126 bytes", 1002, frame(PONG, [0; 126])),
-        ("a continuation without a start", 1002, frame(CONTINUE, ok)),
-        (
-            "a message inside a message",
-            1002,
-            [fragment("{", true, false), frame(TEXT, ok)].concat(),
-        ),
-        ("a Close of one byte", 1002, frame(CLOSE, [3])),
-        ("empty binary", 1003, frame(BINARY, "")),
-        (
-            "binary",
-            1003,
+            "of any length",
             frame(BINARY, vec![0; fastrand::usize(1..MAX_FRAME)]),
         ),
+        ("of the maximal length", frame(BINARY, vec![0; MAX_FRAME])),
+    ];
+    let json_in_two = [start(b"{\"kind\":\"ping\",\"x\":\"\xe8"), end(b"\x41\"}")];
+    let no_utf8 = vec![
+        ("text", frame(TEXT, b"\xff\xfe")),
+        ("JSON", frame(TEXT, ping_with(b"\xc3\x28"))),
+        ("overlong", frame(TEXT, b"\xc0\x80")),
+        ("surrogate", frame(TEXT, b"\xed\xa0\x80")),
+        ("above U+10FFFF", frame(TEXT, b"\xf4\x90\x80\x80")),
         (
-            "binary of the maximal length",
-            1003,
-            frame(BINARY, vec![0; MAX_FRAME]),
-        ),
-        ("no UTF-8", 1007, frame(TEXT, b"\xff\xfe")),
-        (
-            "no UTF-8 inside JSON",
-            1007,
-            frame(TEXT, ping_with(b"\xc3\x28")),
-        ),
-        ("a surrogate in UTF-8", 1007, frame(TEXT, b"\xed\xa0\x80")),
-        (
-            "a code point above U+10FFFF",
-            1007,
-            frame(TEXT, b"\xf4\x90\x80\x80"),
+            "cut at the end",
+            frame(TEXT, [ping.as_bytes(), b"\xe8\x8a"].concat()),
         ),
         (
-            "a cut character",
-            1007,
-            frame(TEXT, [ok.as_bytes(), b"\xe8\x8a"].concat()),
+            "broken between fragments",
+            [start(b"\xe8"), end(b"x")].concat(),
         ),
-        (
-            "a character broken between fragments",
-            1007,
-            two(b"\xe8", b"x", true),
-        ),
-        (
-            "a character in JSON broken between fragments",
-            1007,
-            two(b"{\"kind\":\"ping\",\"x\":\"\xe8", b"\x41\"}", true),
-        ),
-        (
-            "a Close with a reason that is no UTF-8",
-            1007,
-            frame(CLOSE, close_payload(1000, b"\xff")),
-        ),
+        ("JSON broken between fragments", json_in_two.concat()),
+        ("reason of a Close", close(close_payload(1000, b"\xff"))),
+    ];
+    let half = vec![b'x'; MAX_FRAME * 5 / 8];
+    let full = vec![b'x'; MAX_FRAME];
+    let any = fastrand::usize(MAX_FRAME + 1..60_000);
+    let too_big = vec![
         (
             "one byte too long",
-            1009,
             frame(TEXT, ping_of_length(MAX_FRAME + 1)),
         ),
+        ("too long", frame(TEXT, vec![b'x'; any])),
+        ("100,000 bytes", frame(TEXT, ping_of_length(100_000))),
+        ("two fragments", [start(&half), end(&half)].concat()),
         (
-            "too long",
-            1009,
-            frame(TEXT, x(fastrand::usize(MAX_FRAME + 1..60_000))),
+            "one byte too long in fragments",
+            [start(&full), more(b"x")].concat(),
         ),
-        ("100,000 bytes", 1009, frame(TEXT, ping_of_length(100_000))),
-        ("two fragments", 1009, two(&x(5_000), &x(5_000), true)),
         (
-            "one byte too long in two fragments",
-            1009,
-            two(&x(MAX_FRAME), b"x", false),
+            "10,000 fragments",
+            [start(b"x"), more(b"x").repeat(many)].concat(),
         ),
-        ("10,000 fragments of one byte", 1009, endless("x")),
-        ("10,000 empty fragments", 4429, endless("")),
     ];
+    let flood = [start(b""), more(b"").repeat(many)].concat();
+
     let mut table: Vec<Broken> = vec![];
-    table.extend(
-        rows.drain(..)
-            .map(|(name, code, bytes)| (name.to_string(), code, bytes)),
-    );
-    table.extend((3..=7).map(|n| (format!("opcode {n}"), 1002, data(n))));
-    table.extend((11..=15).map(|n| (format!("opcode {n}"), 1002, control(n))));
-    let reserved = [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535];
-    table.extend(reserved.map(|code| (format!("Close {code}"), 1002, close(code))));
-    let any = fastrand::u64(MAX_FRAME as u64 + 1..1 << 63);
-    let lengths = [
-        MAX_FRAME as u64 + 1,
-        65_536,
-        1 << 31,
-        1 << 40,
-        (1 << 63) - 1,
-        any,
-    ];
-    table.extend(lengths.map(|n| (format!("a claim of {n} bytes"), 1009, claimed_length(n))));
+    for (code, what, rows) in [
+        (1002, "protocol error", protocol_errors),
+        (1003, "binary", binary),
+        (1007, "no UTF-8", no_utf8),
+        (1009, "too big", too_big),
+        (4429, "flood", vec![("10,000 empty fragments", flood)]),
+    ] {
+        let rows = rows.into_iter();
+        table.extend(rows.map(|(name, bytes)| (format!("{what}: {name}"), code, bytes)));
+    }
+    for opcode in (3..=7).map(|n| OpCode::Data(Data::Reserved(n))) {
+        table.push((format!("{opcode:?}"), 1002, frame(opcode, ping)));
+    }
+    for opcode in (11..=15).map(|n| OpCode::Control(Control::Reserved(n))) {
+        table.push((format!("{opcode:?}"), 1002, frame(opcode, "")));
+    }
+    for code in [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535] {
+        table.push((
+            format!("Close {code}"),
+            1002,
+            close(close_payload(code, b"")),
+        ));
+    }
+    let max = MAX_FRAME as u64;
+    let any = fastrand::u64(max + 1..1 << 63);
+    for length in [max + 1, 65_536, 1 << 31, 1 << 40, (1 << 63) - 1, any] {
+        table.push((format!("length {length}"), 1009, claimed_length(length)));
+    }
     table
 }
 

@@ -107,8 +107,10 @@ impl Journal {
     fn check(&mut self, frame: &Value) {
         let kind = frame["kind"].as_str().unwrap_or_default();
         let has_joined = self.users.is_some();
-        if has_joined == (kind == "welcome") && ["welcome", "talk", "members"].contains(&kind) {
-            self.wrong(format!("joined: {has_joined}, then came {frame}"));
+        let is_early = !has_joined && (kind == "talk" || kind == "members");
+        let is_second = has_joined && kind == "welcome";
+        if is_early || is_second {
+            self.violation(format!("joined: {has_joined}, then came {frame}"));
         }
         match kind {
             "welcome" => {
@@ -117,25 +119,25 @@ impl Journal {
                 self.last = Id::of(frame, "last");
                 let reaches_last = ids.last().is_none_or(|newest| *newest == self.last);
                 if !ids.is_sorted_by(|a, b| a < b) || !reaches_last {
-                    self.wrong(format!("not in order up to {}: {ids:?}", self.last));
+                    self.violation(format!("not in order up to {}: {ids:?}", self.last));
                 }
                 self.remember_members(frame);
             }
             "talk" => {
                 let id = Id::of(frame, "id");
                 if id <= self.last && !self.cids.iter().any(|cid| frame["cid"] == **cid) {
-                    self.wrong(format!("after {} came {frame}", self.last));
+                    self.violation(format!("after {} came {frame}", self.last));
                 }
                 self.last = self.last.max(id);
             }
             "members" => self.remember_members(frame),
             "status" => self.status = frame["redis"].as_str().map(str::to_string),
             "error" | "tick" => {}
-            _ => self.wrong(format!("an unknown kind of frame: {frame}")),
+            _ => self.violation(format!("an unknown kind of frame: {frame}")),
         }
     }
 
-    fn wrong(&mut self, what: String) {
+    fn violation(&mut self, what: String) {
         self.wrong.push(what);
     }
 

@@ -22,8 +22,9 @@ pub const RENEWAL: Duration = Duration::from_secs(5);
 pub const MEMBERS_SHOWN_WITHIN: Duration = Duration::from_secs(3);
 /// All pages know within this time that Redis is down, or up again.
 pub const REDIS_KNOWN_WITHIN: Duration = Duration::from_secs(5);
-/// A dyno that stops spreads its Closes over this time, and exits within [`EXITS_WITHIN`].
+/// A dyno that stops spreads its Closes over this time.
 pub const CLOSES_WITHIN: Duration = Duration::from_secs(5);
+/// A dyno that stops exits within this time.
 pub const EXITS_WITHIN: Duration = Duration::from_secs(10);
 /// Messages that a history holds, on a dyno and in Redis.
 pub const HISTORY: usize = 1_000;
@@ -35,8 +36,10 @@ pub const MAX_MESSAGE: usize = 1_000;
 pub const MAX_NAME: usize = 24;
 /// Code points of a room's name.
 pub const MAX_ROOM: usize = 32;
-/// Characters of a token. A cid has the same maximum.
+/// Characters of a token.
 pub const TOKEN: RangeInclusive<usize> = 16..=64;
+/// Characters of a cid.
+pub const MAX_CID: usize = 64;
 /// Names in a list of members.
 pub const MAX_LIST: usize = 200;
 /// Rooms without members that a dyno without Redis keeps.
