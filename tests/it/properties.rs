@@ -313,11 +313,6 @@ static ENDINGS: LazyLock<Vec<Ending>> = LazyLock::new(|| {
         ("nothing more".to_string(), None, vec![]),
         ("half a frame".to_string(), None, half),
         ("a Close".to_string(), Some(1000), close),
-        (
-            "overlong UTF-8".to_string(),
-            Some(1007),
-            frame(TEXT, b"\xc0\x80"),
-        ),
     ];
     for (name, code, bytes) in broken_frames() {
         // A flood (4429) is detected by the session, not by the reader.
