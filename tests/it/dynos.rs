@@ -625,8 +625,9 @@ async fn ping_and_tick_come_every_25_seconds_and_50_seconds_of_silence_close_the
     ] {
         assert_eq!(at.len(), 2, "{what}: {at:?}\n{}", alive.context());
         for (at, due) in at.iter().zip([HEARTBEAT, 2 * HEARTBEAT]) {
-            let late = at.abs_diff(due);
-            assert!(late < 3 * SECOND / 2, "{what} at {at:?}");
+            // Early by the ticker's second at most; late when the machine is busy.
+            let expected = due - 3 * SECOND / 2..due + 5 * SECOND;
+            assert!(expected.contains(at), "{what} at {at:?}");
         }
     }
     assert_eq!(alive.count_heard(Heard::is_end), 0);
