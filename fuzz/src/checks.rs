@@ -1,11 +1,14 @@
-//! What must hold of the pure parsers, whatever bytes they are given. libFuzzer calls these with what it finds
-//! (`fuzz_targets/`), proptest with what it makes up (`tests/it/properties.rs`), and both with the seeds.
+//! Properties of the pure parsers for any bytes. The fuzzers (`fuzz_targets/`) and proptest
+//! (`tests/it/properties.rs`) call these with generated inputs and with the seeds.
 
 use std::cell::RefCell;
 use std::io::{self, Cursor, ErrorKind::WouldBlock, Read, Write};
 
 use serde_json::Value;
-use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
+use tokio_tungstenite::tungstenite::protocol::frame::{
+    FrameHeader,
+    coding::{Control, OpCode},
+};
 
 use dynochat::frame;
 use dynochat::http::{self, MAX_HEAD};
@@ -13,11 +16,11 @@ use dynochat::message::{self, Code, Id, Incoming, MAX_MESSAGE, Refused};
 use dynochat::name::{MAX_NAME, MAX_ROOM, Name, RoomName};
 use dynochat::reader::{Frame, MAX_FRAME, Reader};
 
-/// A request's head is refused, or incomplete, or such that no two programs could read it differently.
+/// A request's head is refused, incomplete, or so clear that all programs read it in the same way.
 pub fn head(bytes: &[u8]) {
     let (request, length) = match http::parse(bytes) {
         Ok(Some(found)) => found,
-        Ok(None) => return assert!(bytes.len() < MAX_HEAD, "waits for more than it takes"),
+        Ok(None) => return assert!(bytes.len() < MAX_HEAD, "waits for more than the limit"),
         Err((status, why)) => {
             assert!([400, 405, 431].contains(&status) && !why.is_empty());
             return;
@@ -28,7 +31,7 @@ pub fn head(bytes: &[u8]) {
     let text = String::from_utf8_lossy(head);
     let lines = text
         .strip_suffix("\r\n\r\n")
-        .expect("an empty line ends it");
+        .expect("an empty line at its end");
     assert!(!lines.contains(|c: char| c.is_ascii_control() && !"\r\n\t".contains(c)));
     let mut lines = lines.trim_start_matches("\r\n").split("\r\n");
     let line = lines.next().expect("a request line");
@@ -41,40 +44,31 @@ pub fn head(bytes: &[u8]) {
         match &*name.to_ascii_lowercase() {
             "host" => hosts.push(value.trim_matches([' ', '\t'])),
             "content-length" => lengths.push(value.trim_matches([' ', '\t'])),
-            "transfer-encoding" => panic!("a body in chunks is no request of ours"),
+            "transfer-encoding" => panic!("a chunked body is accepted: {text}"),
             _ => {}
         }
     }
+    let is_zero = |length: &&str| !length.is_empty() && length.bytes().all(|b| b == b'0');
+    assert!(lengths.len() <= 1 && lengths.iter().all(is_zero), "{text}");
+    let needs_no_host = line.ends_with("HTTP/1.0");
     assert!(
-        lengths.len() <= 1
-            && lengths
-                .iter()
-                .all(|n| !n.is_empty() && n.bytes().all(|b| b == b'0')),
-        "{text}"
-    );
-    assert!(
-        hosts.len() == 1 || hosts.is_empty() && line.ends_with("HTTP/1.0"),
+        hosts.len() == 1 || hosts.is_empty() && needs_no_host,
         "{text}"
     );
     assert_eq!(request.host, hosts.first().copied().unwrap_or_default());
     let plain = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
     assert!(request.host.chars().all(plain), "{:?}", request.host);
     assert!(request.path.starts_with('/') && request.target.starts_with(&request.path));
-    assert!(
-        !request
-            .target
-            .contains(|c: char| c.is_ascii_control() || c == ' ')
-    );
+    let splits = |c: char| c.is_ascii_control() || c == ' ';
+    assert!(!request.target.contains(splits), "{text}");
     assert_eq!(line.split(' ').collect::<Vec<_>>()[1], request.target);
 
-    // Nothing that follows has a part in it, and no part of it is enough.
+    // The bytes after the head change nothing, and a part of the head is incomplete.
     let alone = http::parse(head).expect("as before").expect("as before");
     assert_eq!(format!("{alone:?}"), format!("{:?}", (&request, length)));
     for cut in [length - 1, length - 2, length / 2, length / 3] {
-        assert!(
-            matches!(http::parse(&bytes[..cut]), Ok(None)),
-            "cut at {cut}: {text}"
-        );
+        let parsed = http::parse(&bytes[..cut]);
+        assert!(matches!(parsed, Ok(None)), "cut at {cut}: {text}");
     }
 
     match request.upgrade() {
@@ -83,34 +77,27 @@ pub fn head(bytes: &[u8]) {
             let mut response = httparse::Response::new(&mut headers);
             let whole = httparse::Status::Complete(answer.len());
             assert_eq!(response.parse(answer.as_bytes()), Ok(whole), "{answer}");
-            assert_eq!(
-                (response.code, response.headers.len()),
-                (Some(101), 3),
-                "{answer}"
-            );
+            assert_eq!(response.code, Some(101), "{answer}");
+            assert_eq!(response.headers.len(), 3, "{answer}");
         }
         Err((status, _)) => assert!([400, 426].contains(&status)),
     }
-    let foreign = |origin: &str| {
-        !origin
-            .to_lowercase()
-            .ends_with(&request.host.to_lowercase())
-    };
     if request.origin_allowed(&[]) == Ok(true) {
+        let host = request.host.to_lowercase();
+        let is_own = |origin: &str| origin.to_lowercase().ends_with(&host);
         let origin = request.only("origin").expect("at most one");
-        assert!(!origin.is_some_and(foreign), "{text}");
+        assert!(origin.is_none_or(is_own), "{text}");
     }
 }
 
-/// What a page says is a bad message, or something that a person may say, do and be called.
+/// A frame of a page is a bad message, or valid in all its fields.
 pub fn client_message(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else {
         return;
     };
     let word = |s: &str, min| {
-        (min..=64).contains(&s.len())
-            && s.bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+        (min..=64).contains(&s.len()) && s.bytes().all(allowed)
     };
     let fields: Value = serde_json::from_str(text).unwrap_or_default();
     let kind = fields["kind"].as_str().unwrap_or_default();
@@ -126,10 +113,8 @@ pub fn client_message(bytes: &[u8]) {
                 Err(code) => assert_eq!(*code, Code::BadName),
             }
             assert!(join.token.is_none_or(|token| word(&token, 16)));
-            assert_eq!(
-                join.last.map(|id| Id::parse(&id.to_string())),
-                join.last.map(Some)
-            );
+            let parsed_again = join.last.map(|id| Id::parse(&id.to_string()));
+            assert_eq!(parsed_again, join.last.map(Some));
         }
         Ok(Incoming::Talk(talk)) => {
             assert_eq!(kind, "talk");
@@ -141,10 +126,10 @@ pub fn client_message(bytes: &[u8]) {
             let length = message.chars().count();
             assert!((1..=MAX_MESSAGE).contains(&length) && message.trim() == message);
             assert!(!message.contains(|c: char| c.is_control() && !"\n\t".contains(c)));
-            // What is said can be written into the log, and comes out of it as it was.
-            let said = format!("7-1 {}", message::body("花子", &message, &talk.cid));
-            let (id, json) = message::read_line(said.as_bytes()).expect("a line of our own");
-            let talked: Value = serde_json::from_str(&json).expect("JSON of our own");
+            // The talk can be stored in the stream and is read from it unchanged.
+            let entry = format!("7-1 {}", message::body("花子", &message, &talk.cid));
+            let (id, json) = message::read_line(entry.as_bytes()).expect("a valid entry");
+            let talked: Value = serde_json::from_str(&json).expect("JSON");
             let wanted = serde_json::json!({"kind": "talk", "id": "7-1", "user": "花子", "message": message, "cid": talk.cid});
             assert_eq!((id, talked), (Id(7, 1), wanted));
             assert!(frame::text(&json).ends_with(json.as_bytes()));
@@ -155,15 +140,13 @@ pub fn client_message(bytes: &[u8]) {
             let Refused(code, cid, retry_ms) = &refused;
             assert!(*code == Code::BadMessage && retry_ms.is_none());
             assert!(cid.as_deref().is_none_or(|cid| word(cid, 1)));
-            let error: Value =
-                serde_json::from_str(&message::error(&refused)).expect("JSON of our own");
-            assert_eq!(
-                (error["kind"].as_str(), error["cid"].as_str()),
-                (Some("error"), cid.as_deref())
-            );
+            let error = message::error(&refused);
+            let error: Value = serde_json::from_str(&error).expect("JSON");
+            assert_eq!(error["kind"], "error");
+            assert_eq!(error["cid"].as_str(), cid.as_deref());
         }
     }
-    // Whatever it is, as the name of a person or a room.
+    // The same text as a name and as a room.
     if let Some(checked) = Name::new(text) {
         name(&checked);
     }
@@ -172,109 +155,99 @@ pub fn client_message(bytes: &[u8]) {
     }
 }
 
-/// A room's name is its own folded form, and can be a part of a key.
+/// A room's name is its own folded form, and harmless in a key.
 pub fn room(folded: &str) {
-    assert_eq!(
-        RoomName::new(folded).as_ref().map(RoomName::as_str),
-        Some(folded)
-    );
-    inert(folded, MAX_ROOM);
+    let again = RoomName::new(folded);
+    assert_eq!(again.as_ref().map(RoomName::as_str), Some(folded));
+    assert_harmless(folded, MAX_ROOM);
 }
 
-/// A checked name folds alike however often, and shows as one word in one line.
+/// A valid name stays the same when it is checked or folded again, and is harmless on a page.
 pub fn name(name: &Name) {
     let again = Name::new(&name.shown).expect("a name is a name");
     assert_eq!(&again, name);
-    inert(&name.shown, MAX_NAME);
+    assert_harmless(&name.shown, MAX_NAME);
     if let Some(folded) = Name::new(&name.folded) {
-        assert_eq!(
-            folded.folded, name.folded,
-            "folding what is folded changes nothing"
-        );
+        assert_eq!(folded.folded, name.folded, "folded twice");
     }
-    inert(&name.folded, usize::MAX);
+    assert_harmless(&name.folded, usize::MAX);
 }
 
-/// Nothing that breaks a line, a key, a log or a page, and nothing that cannot be seen.
-fn inert(text: &str, max: usize) {
+/// No character breaks a line, a key, a log or a page, and none is invisible.
+fn assert_harmless(text: &str, max: usize) {
     let hidden = |c| {
         matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
         | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
         | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
     };
-    let breaks = |c: char| {
-        c.is_control() || c.is_whitespace() && c != ' ' || "{}:<>&\"'/\\*?=|`$".contains(c)
-    };
-    assert!(!text.contains(|c| hidden(c) || breaks(c)), "{text:?}");
+    let blank = |c: char| c.is_control() || c.is_whitespace() && c != ' ';
+    let special = |c: char| "{}:<>&\"'/\\*?=|`$".contains(c);
+    let bad = |c: char| hidden(c) || blank(c) || special(c);
+    assert!(!text.contains(bad), "{text:?}");
+    let length = text.chars().count();
     assert!(
-        (1..=max).contains(&text.chars().count()) && text.trim() == text,
+        (1..=max).contains(&length) && text.trim() == text,
         "{text:?}"
     );
     assert!(text.contains(char::is_alphanumeric), "{text:?}");
 }
 
-/// A line that Redis brings is garbage, or a talk that every page can show.
+/// An entry of the stream is ignored, or a talk that every page can show.
 pub fn line(bytes: &[u8]) {
     let Some((id, json)) = message::read_line(bytes) else {
         return;
     };
     assert_eq!(Id::parse(&id.to_string()), Some(id));
     assert!(!json.contains(|c: char| c < ' '), "{json:?}");
-    let talk: Value = serde_json::from_str(&json).expect("JSON of our own");
-    assert_eq!(
-        (&talk["kind"], &talk["id"]),
-        (&"talk".into(), &id.to_string().into())
-    );
+    let talk: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(talk["kind"], "talk");
+    assert_eq!(talk["id"], id.to_string());
     for (field, max) in [("user", MAX_NAME), ("message", MAX_MESSAGE), ("cid", 64)] {
         let length = talk[field].as_str().expect(field).chars().count();
         assert!((1..=max).contains(&length), "{field} has {length}");
     }
-    assert_eq!(
-        talk.as_object().map(|fields| fields.len()),
-        Some(5),
-        "{json}"
-    );
+    let fields = talk.as_object().map(|fields| fields.len());
+    assert_eq!(fields, Some(5), "{json}");
 }
 
-/// Frames are read alike in whatever pieces their bytes come, each within its limits, to an end; and what is answered
-/// by itself is a Pong or a Close. The first two bytes say what the pieces are.
+/// Frames are read in the same way however their bytes are split, within the limits, to an end. The reader itself writes
+/// only Pongs and Closes. The first two bytes of the input choose the split.
 pub fn frames(bytes: &[u8]) {
     let [size, early, bytes @ ..] = bytes else {
         return;
     };
     let (whole, answers) = heard(bytes, 0, usize::MAX);
-    // What a message may take on the wire is counted as it is read, so in pieces a long one may end sooner.
+    // The limit of wire bytes per message is checked at each read, so a long message in pieces may end sooner.
     if bytes.len() < 7 * MAX_FRAME {
-        for (early, size) in [
-            (0, 1 + *size as usize),
-            (*early as usize, 1),
-            (usize::MAX, 1),
-        ] {
-            assert_eq!(
-                heard(bytes, early, size),
-                (whole.clone(), answers.clone()),
-                "{early} early, then {size} at a time"
-            );
+        let size = 1 + *size as usize;
+        for (early, size) in [(0, size), (*early as usize, 1), (usize::MAX, 1)] {
+            let (in_pieces, written) = heard(bytes, early, size);
+            assert_eq!(in_pieces, whole, "{early} early, then {size} at a time");
+            assert_eq!(written, answers, "{early} early, then {size} at a time");
         }
     }
     let mut rest = Cursor::new(&answers[..]);
     while (rest.position() as usize) < answers.len() {
-        let (header, length) = FrameHeader::parse(&mut rest)
-            .expect("a header")
-            .expect("all of it");
-        let [first, second] =
-            [0x8a, 0x88].map(|byte| answers.get(rest.position() as usize - 2) == Some(&byte));
+        let header = FrameHeader::parse(&mut rest).expect("a header");
+        let (header, length) = header.expect("a complete header");
+        let control = [
+            OpCode::Control(Control::Pong),
+            OpCode::Control(Control::Close),
+        ];
+        assert!(control.contains(&header.opcode), "{header:?}");
+        let reserved = header.rsv1 || header.rsv2 || header.rsv3;
         assert!(
-            (first || second) && header.is_final && header.mask.is_none() && length <= 125,
+            header.is_final && header.mask.is_none() && !reserved,
             "{header:?}"
         );
+        assert!(length <= 125, "{length}");
         rest.set_position(rest.position() + length);
     }
     assert_eq!(rest.position() as usize, answers.len(), "whole frames");
 }
 
-/// What a reader hears, to the end, and what it writes by itself. `early` bytes came with the head; the others come
-/// `size` at a time, with nothing in between.
+/// What a reader reports up to the end, and what it writes itself. `early` bytes came with the head; the others come
+/// `size` at a time, and every other read returns `WouldBlock`.
 pub fn heard(bytes: &[u8], early: usize, size: usize) -> (Vec<String>, Vec<u8>) {
     let (early, rest) = bytes.split_at(early.min(bytes.len()));
     let wire = Wire {
@@ -304,10 +277,10 @@ pub fn heard(bytes: &[u8], early: usize, size: usize) -> (Vec<String>, Vec<u8>) 
         }
         return (heard, wire.written.into_inner());
     }
-    panic!("it goes on and on after {heard:?}");
+    panic!("no end after {heard:?}");
 }
 
-/// A stream that has something to say every other time it is asked, then ends.
+/// A stream whose every other read returns `WouldBlock`.
 struct Wire<'a> {
     rest: RefCell<(&'a [u8], bool)>,
     size: usize,

@@ -1,3 +1,3 @@
-//! What must hold of the pure parsers, for the fuzz targets.
+//! Properties of the pure parsers, for the fuzz targets.
 
 pub mod checks;

@@ -3,12 +3,13 @@
 
 mod abuse;
 
+use crate::support::broken_frames::{Broken, broken_frames};
 use crate::support::check::{Base, becomes};
 use crate::support::client::join_frame;
 use crate::support::facts::{JOIN_DEADLINE, LEASE, owners_key, stream_key};
 use crate::support::proxy::narrow_socket;
 use crate::support::raw::{
-    self, CLOSE, CONTINUE, End, PING, PONG, Raw, TEXT, close_payload, fragment, frame, odd_frame,
+    self, CLOSE, End, PING, PONG, Raw, TEXT, close_payload, fragment, frame,
 };
 use crate::support::{
     Client, Dyno, PATIENCE, Redis, TALKATIVE, cid, eventually, heavy, need_descriptors, token,
@@ -18,11 +19,11 @@ use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::io::Write;
+use std::iter::repeat_with;
 use std::net::{self, SocketAddr};
 use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// A request head has as much time as a join.
@@ -36,68 +37,23 @@ fn numbered_room(n: usize) -> String {
 
 #[tokio::test]
 async fn broken_frames_end_the_connection_they_came_on() {
-    type Broken = (u16, fn() -> Vec<u8>);
-    const BROKEN: [Broken; 16] = [
-        (1002, || odd_frame(TEXT, "x", |h| h.mask = None)),
-        (1002, || odd_frame(TEXT, "x", |h| h.rsv1 = true)),
-        (1002, || odd_frame(PING, "x", |h| h.rsv3 = true)),
-        (1002, || odd_frame(PING, "x", |h| h.is_final = false)),
-        (1002, || {
-            frame(OpCode::Data(Data::Reserved(3 + fastrand::u8(..5))), "x")
-        }),
-        (1002, || frame(PONG, vec![0; 126])),
-        (1002, || frame(CONTINUE, "x")),
-        (1002, || frame(CLOSE, [3])),
-        (1002, || {
-            frame(
-                CLOSE,
-                close_payload(
-                    [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000][fastrand::usize(..9)],
-                    b"",
-                ),
-            )
-        }),
-        (1003, || {
-            frame(raw::BINARY, vec![0; fastrand::usize(..9_000).min(8_192)])
-        }),
-        (1007, || frame(TEXT, b"\xf4\x90\x80\x80")),
-        (1007, || {
-            [fragment(b"\xe8", true, false), fragment(b"x", false, true)].concat()
-        }),
-        (1009, || {
-            frame(TEXT, vec![b'x'; fastrand::usize(8_193..60_000)])
-        }),
-        (1009, || raw::claimed_length(fastrand::u64(8_193..1 << 63))),
-        (1009, || {
-            [
-                fragment(vec![b'x'; 8_192], true, false),
-                fragment("x", false, false),
-            ]
-            .concat()
-        }),
-        (4429, || {
-            fragment("", true, false)
-                .into_iter()
-                .chain(fragment("", false, false).repeat(10_000))
-                .collect()
-        }),
-    ];
-    attack("broken frames", 480, 10_000, async |dyno, n| {
-        let (code, broken) = BROKEN[n % BROKEN.len()];
-        let mut raw = match n % 2 {
+    const ROUNDS: usize = 10;
+    // Each round draws its random lengths again; every other round joins first.
+    let rounds: Vec<Vec<Broken>> = repeat_with(broken_frames).take(ROUNDS).collect();
+    let rows = rounds[0].len();
+    attack("broken frames", ROUNDS * rows, 10_000, async |dyno, n| {
+        let round = n / rows % ROUNDS;
+        let (what, code, bytes) = &rounds[round][n % rows];
+        let mut raw = match round % 2 {
             0 => Raw::websocket(dyno).await,
             _ => Raw::joined(dyno, &numbered_room(n % 9), &format!("n{n}")).await,
         };
-        raw.send(broken()).await;
-        raw.send(frame(TEXT, "more").repeat(fastrand::usize(..999)))
-            .await; // unread, it must not become a reset
-        let (seen, reason) = raw.closed(PATIENCE).await; // which checks that a FIN follows
-        assert_eq!(
-            seen,
-            code,
-            "case {}, closed with {reason}",
-            n % BROKEN.len()
-        );
+        raw.send(bytes).await;
+        // Unread bytes must not turn the Close into a reset.
+        let more = frame(TEXT, "more").repeat(fastrand::usize(..999));
+        raw.send(more).await;
+        let (seen, reason) = raw.closed(PATIENCE).await; // also checks that a FIN follows
+        assert_eq!(seen, *code, "{what}, closed with {reason}");
     })
     .await;
 }

@@ -1,9 +1,10 @@
 //! A client that makes a test read like a script: `hanako.say("こんにちは")`, `taro.hears("こんにちは")`.
 //!
-//! A task of its own reads the socket (and so answers Pings) and keeps a journal; `expect_…` walks along it. Ids that
-//! do not rise, and a second welcome, end the test wherever they are seen.
+//! A task reads the socket (and so answers Pings) and records everything in a journal; `expect_…` walks along it.
+//! Ids that do not rise and a second welcome fail the test that sees them.
 
-use super::{Dyno, PATIENCE};
+use super::facts::{BAD_MESSAGES, BUSY_RETRY_MS};
+use super::{Dyno, PATIENCE, World, check};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -11,7 +12,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -62,17 +63,23 @@ pub fn cid() -> String {
     format!("{:016x}", fastrand::u64(..))
 }
 
-/// What a client heard: a frame, or how the connection ended.
+/// What a client received: a frame, or the end of the connection.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Heard {
     Frame(Value),
     Ping,
     Pong(Vec<u8>),
     Close(u16, String),
-    /// A FIN; fine after a Close.
+    /// A FIN. Correct after a Close only.
     Eof,
-    /// Anything else: a reset, a frame that makes no sense.
+    /// Anything else: a reset, or an invalid frame.
     Broken(String),
+}
+
+impl Heard {
+    pub fn is_end(&self) -> bool {
+        matches!(self, Heard::Close(..) | Heard::Eof | Heard::Broken(_))
+    }
 }
 
 #[derive(Default)]
@@ -80,9 +87,9 @@ struct Journal {
     heard: Vec<(Duration, Heard)>,
     /// The newest id of a welcome or a talk.
     last: Id,
-    /// What went against the contract, whatever the test is about.
+    /// Violations of the protocol, whatever the test is about.
     wrong: Vec<String>,
-    /// Cids sent over this connection: their receipts may lie before `last`.
+    /// Cids sent over this connection: their acknowledgements may have a lower id than `last`.
     cids: Vec<String>,
     users: Option<Vec<String>>,
     count: u64,
@@ -92,71 +99,55 @@ struct Journal {
 impl Journal {
     fn write(&mut self, at: Duration, heard: Heard) {
         if let Heard::Frame(frame) = &heard {
-            match frame["kind"].as_str() {
-                Some("welcome") => {
-                    if self.users.is_some() {
-                        self.wrong.push(format!("a second welcome: {frame}"));
-                    }
-                    let ids: Vec<Id> = frame["history"]
-                        .as_array()
-                        .into_iter()
-                        .flatten()
-                        .map(|t| Id::of(t, "id"))
-                        .collect();
-                    let last = Id::of(frame, "last");
-                    if !ids.is_sorted_by(|a, b| a < b)
-                        || ids.last().is_some_and(|newest| *newest != last)
-                    {
-                        self.wrong.push(format!(
-                            "a history out of order or not up to {last}: {ids:?}"
-                        ));
-                    }
-                    self.last = last;
-                    self.remember_members(frame);
-                }
-                Some("talk") => {
-                    let id = Id::of(frame, "id");
-                    let receipt = frame["cid"]
-                        .as_str()
-                        .is_some_and(|cid| self.cids.iter().any(|c| c == cid));
-                    if id > self.last {
-                        self.last = id;
-                    } else if !receipt {
-                        self.wrong.push(format!("after {} came {frame}", self.last));
-                    }
-                    if self.users.is_none() {
-                        self.wrong.push(format!("before the welcome came {frame}"));
-                    }
-                }
-                Some("members") => {
-                    if self.users.is_none() {
-                        self.wrong.push(format!("before the welcome came {frame}"));
-                    }
-                    self.remember_members(frame);
-                }
-                Some("status") => self.status = frame["redis"].as_str().map(str::to_string),
-                Some("error" | "tick") => {}
-                _ => self
-                    .wrong
-                    .push(format!("a frame of an unknown kind: {frame}")),
-            }
+            self.check(frame);
         }
         self.heard.push((at, heard));
     }
 
+    fn check(&mut self, frame: &Value) {
+        let kind = frame["kind"].as_str().unwrap_or_default();
+        let has_joined = self.users.is_some();
+        let is_early = !has_joined && (kind == "talk" || kind == "members");
+        let is_second = has_joined && kind == "welcome";
+        if is_early || is_second {
+            self.violation(format!("joined: {has_joined}, then came {frame}"));
+        }
+        match kind {
+            "welcome" => {
+                let history = frame["history"].as_array().into_iter().flatten();
+                let ids: Vec<Id> = history.map(|talk| Id::of(talk, "id")).collect();
+                self.last = Id::of(frame, "last");
+                let reaches_last = ids.last().is_none_or(|newest| *newest == self.last);
+                if !ids.is_sorted_by(|a, b| a < b) || !reaches_last {
+                    self.violation(format!("not in order up to {}: {ids:?}", self.last));
+                }
+                self.remember_members(frame);
+            }
+            "talk" => {
+                let id = Id::of(frame, "id");
+                if id <= self.last && !self.cids.iter().any(|cid| frame["cid"] == **cid) {
+                    self.violation(format!("after {} came {frame}", self.last));
+                }
+                self.last = self.last.max(id);
+            }
+            "members" => self.remember_members(frame),
+            "status" => self.status = frame["redis"].as_str().map(str::to_string),
+            "error" | "tick" => {}
+            _ => self.violation(format!("an unknown kind of frame: {frame}")),
+        }
+    }
+
+    fn violation(&mut self, what: String) {
+        self.wrong.push(what);
+    }
+
     fn remember_members(&mut self, frame: &Value) {
-        let users = frame["users"]
-            .as_array()
-            .unwrap_or_else(|| panic!("no users in {frame}"));
-        self.users = Some(
-            users
-                .iter()
-                .map(|u| u.as_str().unwrap_or("?").to_string())
-                .collect(),
-        );
-        self.count = frame["count"]
-            .as_u64()
-            .unwrap_or_else(|| panic!("no count in {frame}"));
+        let users = frame["users"].as_array();
+        let users = users.unwrap_or_else(|| panic!("no users in {frame}"));
+        let name = |user: &Value| user.as_str().unwrap_or("?").to_string();
+        self.users = Some(users.iter().map(name).collect());
+        let count = frame["count"].as_u64();
+        self.count = count.unwrap_or_else(|| panic!("no count in {frame}"));
     }
 
     fn transcript(&self) -> String {
@@ -166,18 +157,15 @@ impl Journal {
                 Heard::Frame(frame) => frame.to_string(),
                 other => format!("{other:?}"),
             };
-            format!(
-                "  {:>7.3} s  {}\n",
-                at.as_secs_f64(),
-                text.chars().take(300).collect::<String>()
-            )
+            let start: String = text.chars().take(300).collect();
+            format!("  {:>7.3} s  {start}\n", at.as_secs_f64())
         };
         self.heard[from..].iter().map(line).collect()
     }
 }
 
 pub struct Client {
-    /// For messages about it: the name, once joined.
+    /// The name, for failure messages too.
     pub user: String,
     pub room: String,
     pub token: String,
@@ -185,24 +173,21 @@ pub struct Client {
     pub welcome: Value,
     out: SplitSink<Socket, Message>,
     journal: Arc<(Mutex<Journal>, Notify)>,
-    /// How far the test has walked along the journal.
+    /// How much of the journal the test has read.
     cursor: usize,
     reader: JoinHandle<()>,
 }
 
-/// A WebSocket from the client's side, with buffers small enough for ten thousand of them.
+/// The client's side of a WebSocket. Small buffers, because some programs open ten thousand of them.
 pub async fn open(addr: SocketAddr) -> Result<Socket, Error> {
     let stream = TcpStream::connect(addr).await?;
     stream.set_nodelay(true)?;
     let config = WebSocketConfig::default()
         .read_buffer_size(2048)
         .write_buffer_size(0);
-    let (socket, _) = tokio_tungstenite::client_async_with_config(
-        format!("ws://{addr}/ws"),
-        stream,
-        Some(config),
-    )
-    .await?;
+    let url = format!("ws://{addr}/ws");
+    let (socket, _) =
+        tokio_tungstenite::client_async_with_config(url, stream, Some(config)).await?;
     Ok(socket)
 }
 
@@ -210,7 +195,7 @@ pub fn join_frame(room: &str, user: &str, token: &str, last: Option<&str>) -> Va
     json!({"kind": "join", "room": room, "user": user, "token": token, "last": last})
 }
 
-/// People talk in turn, together about a hundred times a second, until `done`.
+/// The clients talk in turn, together about a hundred times a second, until `done`. Returns the number of talks.
 pub async fn talk_until(done: &Cell<bool>, talkers: &mut [Client]) -> usize {
     let mut said = 0;
     while !done.get() {
@@ -234,7 +219,7 @@ impl Dyno {
         self.join_with(room, user, &token(), None).await
     }
 
-    /// Somebody who has been here before: a token, and the last id it saw.
+    /// A member with a known token, and the last id it saw.
     pub async fn join_with(
         &self,
         room: &str,
@@ -254,34 +239,69 @@ impl Dyno {
         client.send(join_frame(room, user, token, None)).await;
         client.expect_error(code).await;
         let reason = client.expect_close(4409).await;
-        assert!(
-            reason.contains(code),
-            "the reason {reason:?} carries the code word {code}"
-        );
+        assert!(reason.contains(code), "the reason {reason:?} lacks {code}");
+    }
+
+    /// Somebody else cannot take this name.
+    pub async fn name_is_taken(&self, room: &str, user: &str) {
+        self.join_refused(room, user, &token(), "name_taken").await;
+    }
+}
+
+/// Most tests need one room: the lobby of the dyno.
+impl World {
+    pub async fn join(&self, user: &str) -> Client {
+        self.dyno.join("lobby", user).await
+    }
+
+    /// A member with a known token; `last` is the last id it saw.
+    pub async fn resume(&self, user: &str, token: &str, last: Option<&str>) -> Client {
+        self.dyno.join_with("lobby", user, token, last).await
+    }
+
+    /// Somebody else cannot take this name.
+    pub async fn name_is_taken(&self, user: &str) {
+        self.dyno.name_is_taken("lobby", user).await;
+    }
+
+    /// With Redis: the client received every message of the stream, in order, once.
+    pub fn saw_everything(&self, client: &Client) {
+        if let Some(redis) = &self.redis {
+            check::saw_everything(redis, client);
+        }
+    }
+
+    /// With Redis: these names are leased in the lobby, and no others.
+    pub async fn names_are(&self, names: &[&str]) {
+        if let Some(redis) = &self.redis {
+            check::names_are(redis, "lobby", names).await;
+        }
     }
 }
 
 impl Client {
     pub async fn connect(addr: SocketAddr) -> Client {
-        let socket = timeout(PATIENCE, open(addr))
-            .await
-            .expect("the upgrade comes in time")
-            .expect("the upgrade succeeds");
-        let (out, incoming) = socket.split();
+        let socket = timeout(PATIENCE, open(addr)).await;
+        let socket = socket.expect("the upgrade comes in time");
+        let (out, incoming) = socket.expect("the upgrade succeeds").split();
         let journal = Arc::new((Mutex::new(Journal::default()), Notify::new()));
-        let reader = tokio::spawn(read(incoming, journal.clone()));
-        let (user, room, token) = ("(not joined)".into(), String::new(), String::new());
         Client {
-            user,
-            room,
-            token,
+            user: "(not joined)".into(),
+            room: String::new(),
+            token: String::new(),
             welcome: Value::Null,
             out,
-            journal,
+            journal: journal.clone(),
             cursor: 0,
-            reader,
+            reader: tokio::spawn(read(incoming, journal)),
         }
     }
+
+    fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.0.lock().unwrap()
+    }
+
+    // ---- what it sends
 
     /// Sends the join and waits for the welcome.
     pub async fn join(&mut self, room: &str, user: &str, token: &str, last: Option<&str>) {
@@ -290,14 +310,12 @@ impl Client {
         self.joined().await;
     }
 
-    /// Waits for the welcome of a join that was sent.
+    /// Waits for the welcome after a join was sent.
     pub async fn joined(&mut self) {
         let welcome = self.expect_kind("welcome").await;
-        let word = |field: &str| {
-            welcome[field]
-                .as_str()
-                .unwrap_or_else(|| panic!("no {field} in {welcome}"))
-                .to_string()
+        let word = |field: &str| match welcome[field].as_str() {
+            Some(word) => word.to_string(),
+            None => panic!("no {field} in {welcome}"),
         };
         (self.user, self.room, self.token) = (word("user"), word("room"), word("token"));
         self.welcome = welcome;
@@ -305,7 +323,7 @@ impl Client {
 
     pub async fn send(&mut self, frame: Value) {
         if let Some(cid) = frame["cid"].as_str() {
-            self.journal.0.lock().unwrap().cids.push(cid.to_string());
+            self.journal().cids.push(cid.to_string());
         }
         self.send_text(&frame.to_string()).await;
     }
@@ -315,11 +333,11 @@ impl Client {
     }
 
     pub async fn send_message(&mut self, message: Message) {
-        // A refusal shows in the journal, as the end of the connection.
+        // If this fails, the journal says so: it records the end of the connection.
         let _ = timeout(PATIENCE, self.out.send(message)).await;
     }
 
-    /// Sends a talk; gives its cid.
+    /// Sends a talk; returns its cid.
     pub async fn talk(&mut self, text: &str) -> String {
         let cid = cid();
         self.talk_as(text, &cid).await;
@@ -327,11 +345,11 @@ impl Client {
     }
 
     pub async fn talk_as(&mut self, text: &str, cid: &str) {
-        self.send(json!({"kind": "talk", "message": text, "cid": cid}))
-            .await;
+        let talk = json!({"kind": "talk", "message": text, "cid": cid});
+        self.send(talk).await;
     }
 
-    /// Sends a talk and waits until it comes back: it is in the log. Gives the frame.
+    /// Sends a talk and waits for its acknowledgement: it is stored. Returns the frame.
     pub async fn say(&mut self, text: &str) -> Value {
         let cid = self.talk(text).await;
         let mut others = 0;
@@ -345,31 +363,83 @@ impl Client {
         }
     }
 
+    /// Says `m1`, `m2`, … up to this number, 50 at a time. Returns the frames.
+    pub async fn say_many(&mut self, count: usize) -> Vec<Value> {
+        let texts: Vec<String> = (1..=count).map(|i| format!("m{i}")).collect();
+        let mut frames = vec![];
+        for chunk in texts.chunks(50) {
+            for text in chunk {
+                self.talk(text).await;
+            }
+            for text in chunk {
+                frames.push(self.hears(text).await);
+            }
+        }
+        frames
+    }
+
+    /// Sends a ping. Its answer proves that everything sent before was dealt with.
+    pub async fn settle(&mut self) {
+        self.send(json!({"kind": "ping"})).await;
+        self.expect_kind("tick").await;
+    }
+
+    /// Like [`Client::settle`], but any frames may come before the answer.
+    pub async fn settle_loosely(&mut self) {
+        self.send(json!({"kind": "ping"})).await;
+        let tick = |heard: &Heard| matches!(heard, Heard::Frame(frame) if frame["kind"] == "tick");
+        let before = self.count_heard(tick);
+        super::eventually("a tick", PATIENCE, async || {
+            match self.count_heard(tick) > before {
+                true => Ok(()),
+                false => Err("none"),
+            }
+        })
+        .await;
+        let end = self.journal().heard.len();
+        self.cursor = end;
+    }
+
+    /// Leaves, as the Leave button does.
+    pub async fn quit(mut self) {
+        self.send(json!({"kind": "quit"})).await;
+        self.expect_close(1000).await;
+    }
+
+    /// Ends the connection without a Close, as a lost network does; returns the token and the last id.
+    pub async fn vanish(self) -> (String, String) {
+        (self.token.clone(), self.last())
+    }
+
+    /// Ends the connection without a Close and joins again on this dyno with the same token and the last id.
+    pub async fn reconnect(self, dyno: &Dyno) -> Client {
+        let (room, user) = (self.room.clone(), self.user.clone());
+        let (token, last) = self.vanish().await;
+        dyno.join_with(&room, &user, &token, Some(&last)).await
+    }
+
+    // ---- what it expects next
+
     /// The next talk carries exactly this text.
     pub async fn hears(&mut self, text: &str) -> Value {
         let frame = self.expect_kind("talk").await;
-        assert_eq!(
-            frame["message"],
-            text,
-            "what {} hears next\n{}",
-            self.user,
-            self.transcript()
-        );
+        assert_eq!(frame["message"], text, "{}", self.context());
         frame
     }
 
-    /// The next frame of this kind. Only what comes when it likes may come before it: lists of members, ticks.
+    pub async fn hears_all(&mut self, texts: &[&str]) {
+        for text in texts {
+            self.hears(text).await;
+        }
+    }
+
+    /// The next frame of this kind. Only frames that may come at any moment are skipped: `members` and `tick`.
     pub async fn expect_kind(&mut self, kind: &str) -> Value {
         self.expect_within(kind, PATIENCE).await
     }
 
     pub async fn expect_within(&mut self, kind: &str, within: Duration) -> Value {
-        let wanted = |heard: &Heard| match heard {
-            Heard::Frame(frame) if frame["kind"] == kind => Some(frame.clone()),
-            _ => None,
-        };
-        self.walk(&format!("a frame of kind {kind}"), within, wanted)
-            .await
+        self.expect_any_within(&[kind], within).await
     }
 
     /// The next frame of one of these kinds.
@@ -380,70 +450,75 @@ impl Client {
             }
             _ => None,
         };
-        self.walk(
-            &format!("a frame of one of the kinds {kinds:?}"),
-            within,
-            wanted,
-        )
-        .await
+        let what = format!("a frame of kind {kinds:?}");
+        self.walk(&what, within, wanted).await
+    }
+
+    /// The next frame says that Redis is `up` or `down`.
+    pub async fn expect_redis(&mut self, status: &str, within: Duration) {
+        let frame = self.expect_within("status", within).await;
+        assert_eq!(frame["redis"], status, "{}", self.context());
     }
 
     pub async fn expect_error(&mut self, code: &str) -> Value {
         let frame = self.expect_kind("error").await;
-        assert_eq!(
-            frame["code"],
-            code,
-            "{}: {frame}\n{}",
-            self.user,
-            self.transcript()
-        );
-        assert!(
-            frame["message"].as_str().is_some_and(|m| !m.is_empty()),
-            "an error says it in a sentence: {frame}"
-        );
+        assert_eq!(frame["code"], code, "{}", self.context());
+        let sentence = frame["message"].as_str().unwrap_or_default();
+        assert!(!sentence.is_empty(), "no sentence in {frame}");
         frame
     }
 
-    /// A Close with this code, then a clean end. Gives the reason.
-    pub async fn expect_close(&mut self, code: u16) -> String {
-        self.expect_close_within(code, PATIENCE).await
+    /// Sends a talk that must be refused with this code.
+    pub async fn talk_refused(&mut self, text: &str, code: &str) {
+        let cid = self.talk(text).await;
+        let error = self.expect_error(code).await;
+        assert_eq!(error["cid"], *cid, "{text:?} refused with {code}");
     }
 
-    pub async fn expect_close_within(&mut self, code: u16, within: Duration) -> String {
+    /// A `busy` error, with the time after which to try again.
+    pub async fn expect_busy(&mut self) -> Value {
+        let busy = self.expect_error("busy").await;
+        let retry_ms = busy["retry_ms"].as_u64().unwrap_or(0);
+        assert!(BUSY_RETRY_MS.contains(&retry_ms), "{busy}");
+        busy
+    }
+
+    /// The fields of the welcome that are named here have these values.
+    pub fn welcomed_with(&self, expected: Value) {
+        for (field, value) in expected.as_object().expect("fields of a welcome") {
+            assert_eq!(self.welcome[field], *value, "{field} for {}", self.user);
+        }
+    }
+
+    /// A Close with this code, then a FIN. Returns the reason.
+    pub async fn expect_close(&mut self, code: u16) -> String {
         let close = |heard: &Heard| match heard {
             Heard::Close(code, reason) => Some((*code, reason.clone())),
             _ => None,
         };
-        let (seen, reason) = self.walk(&format!("Close {code}"), within, close).await;
-        assert_eq!(
-            seen,
-            code,
-            "{} is closed with reason {reason:?}\n{}",
-            self.user,
-            self.transcript()
-        );
-        self.walk("a FIN after the Close", PATIENCE, |heard| {
-            (*heard == Heard::Eof).then_some(())
-        })
-        .await;
+        let what = format!("Close {code}");
+        let (seen, reason) = self.walk(&what, PATIENCE, close).await;
+        assert_eq!(seen, code, "because of {reason:?}: {}", self.context());
+        let eof = |heard: &Heard| (*heard == Heard::Eof).then_some(());
+        self.walk("a FIN after the Close", PATIENCE, eof).await;
         reason
     }
 
     pub async fn expect_pong(&mut self, payload: &[u8]) {
-        self.walk("a Pong", PATIENCE, |heard| {
-            (*heard == Heard::Pong(payload.to_vec())).then_some(())
-        })
-        .await;
+        let pong = |heard: &Heard| (*heard == Heard::Pong(payload.to_vec())).then_some(());
+        self.walk("a Pong", PATIENCE, pong).await;
     }
 
-    pub async fn expect_ping(&mut self, within: Duration) {
-        self.walk("a Ping", within, |heard| {
-            (*heard == Heard::Ping).then_some(())
-        })
-        .await;
+    /// Three times the error `bad_message`, then Close 4400.
+    pub async fn expect_three_bad_messages(&mut self, what: &str) {
+        for time in 1..=BAD_MESSAGES {
+            let error = self.expect_kind("error").await;
+            assert_eq!(error["code"], "bad_message", "time {time} for {what}");
+        }
+        self.expect_close(4400).await;
     }
 
-    /// What follows the cursor, up to the first thing that is `wanted`.
+    /// Reads the journal from the cursor to the first entry that is `wanted`.
     async fn walk<T>(
         &mut self,
         what: &str,
@@ -452,40 +527,71 @@ impl Client {
     ) -> T {
         let deadline = Instant::now() + within;
         loop {
-            let mut found = None;
-            {
-                let journal = self.journal.0.lock().unwrap();
-                assert!(
-                    journal.wrong.is_empty(),
-                    "{}: {:?}\n{}",
-                    self.user,
-                    journal.wrong,
-                    journal.transcript()
-                );
-                while found.is_none() && self.cursor < journal.heard.len() {
-                    let (_, heard) = &journal.heard[self.cursor];
-                    self.cursor += 1;
-                    found = wanted(heard);
-                    if found.is_none() && !comes_when_it_likes(heard) {
-                        panic!(
-                            "{} expected {what}, heard {heard:?}\n{}",
-                            self.user,
-                            journal.transcript()
-                        );
-                    }
-                }
-            }
-            if let Some(found) = found {
+            if let Some(found) = self.advance(what, &wanted) {
                 return found;
             }
-            tokio::select! {
-                _ = self.journal.1.notified() => {}
-                _ = sleep_until(deadline) => panic!("{} waited {within:?} for {what}\n{}", self.user, self.transcript()),
+            self.changed(deadline, || format!("{what} in {within:?}"))
+                .await;
+        }
+    }
+
+    /// Moves the cursor past the first entry that is `wanted`, or to the end of the journal.
+    fn advance<T>(&mut self, what: &str, wanted: impl Fn(&Heard) -> Option<T>) -> Option<T> {
+        let journal = self.journal.0.lock().unwrap();
+        assert_nothing_wrong(&self.user, &journal);
+        while let Some((_, heard)) = journal.heard.get(self.cursor) {
+            self.cursor += 1;
+            let found = wanted(heard);
+            if found.is_some() {
+                return found;
+            }
+            let skipped = match heard {
+                Heard::Frame(frame) => is_unprompted(frame),
+                heard => *heard == Heard::Ping,
+            };
+            if !skipped {
+                let (user, transcript) = (&self.user, journal.transcript());
+                panic!("{user} expected {what}, heard {heard:?}\n{transcript}");
+            }
+        }
+        None
+    }
+
+    /// Waits for the next entry of the journal.
+    async fn changed(&self, deadline: Instant, expected: impl Fn() -> String) {
+        tokio::select! {
+            _ = self.journal.1.notified() => {}
+            _ = sleep_until(deadline) => {
+                panic!("waited for {}: {}", expected(), self.context())
             }
         }
     }
 
-    /// Waits until these are the members shown, in this order.
+    /// Waits for the Close, whatever comes before it. Returns its reason.
+    pub async fn closed_after_all(&mut self, code: u16) -> String {
+        self.closed_after_all_within(code, PATIENCE).await
+    }
+
+    pub async fn closed_after_all_within(&mut self, code: u16, within: Duration) -> String {
+        super::eventually("the connection is closed", within, async || {
+            match self.count_heard(Heard::is_end) {
+                0 => Err("still open"),
+                _ => Ok(()),
+            }
+        })
+        .await;
+        let is_end = |(_, heard): &(Duration, Heard)| heard.is_end();
+        let end = self.journal().heard.iter().position(is_end);
+        self.cursor = end.unwrap_or(0);
+        self.expect_close(code).await
+    }
+
+    /// A Close with this code; an error with a sentence for people may come before it.
+    pub async fn expect_close_after_error(&mut self, code: u16) -> String {
+        self.closed_after_all(code).await
+    }
+
+    /// Waits until these members are shown, in this order.
     pub async fn expect_members(&mut self, users: &[&str]) {
         self.expect_members_within(users, PATIENCE).await;
     }
@@ -493,68 +599,56 @@ impl Client {
     pub async fn expect_members_within(&mut self, users: &[&str], within: Duration) {
         let deadline = Instant::now() + within;
         while self.members().0 != users {
-            tokio::select! {
-                _ = self.journal.1.notified() => {}
-                _ = sleep_until(deadline) => {
-                    panic!("{} sees {:?}, not {users:?}, after {within:?}\n{}", self.user, self.members(), self.transcript())
-                }
-            }
+            let expected = || format!("{users:?} in {within:?}, sees {:?}", self.members());
+            self.changed(deadline, expected).await;
         }
-        assert_eq!(
-            self.members().1,
-            users.len() as u64,
-            "the count\n{}",
-            self.transcript()
-        );
+        let count = users.len() as u64;
+        assert_eq!(self.members().1, count, "count: {}", self.context());
     }
+
+    // ---- what it has received so far
 
     /// The names shown last, and the count.
     pub fn members(&self) -> (Vec<String>, u64) {
-        let journal = self.journal.0.lock().unwrap();
+        let journal = self.journal();
         (journal.users.clone().unwrap_or_default(), journal.count)
     }
 
-    /// How many lists of members came after the welcome.
+    /// The number of `members` frames after the welcome.
     pub fn members_frames(&self) -> usize {
         self.count_heard(|heard| matches!(heard, Heard::Frame(frame) if frame["kind"] == "members"))
     }
 
+    /// No `members` frame came since there were `frames` of them.
+    pub fn saw_no_change_since(&self, frames: usize) {
+        assert_eq!(self.members_frames(), frames, "{}", self.context());
+    }
+
     pub fn count_heard(&self, wanted: impl Fn(&Heard) -> bool) -> usize {
-        self.journal
-            .0
-            .lock()
-            .unwrap()
-            .heard
-            .iter()
-            .filter(|(_, heard)| wanted(heard))
-            .count()
+        self.heard_at(wanted).len()
     }
 
-    /// When things of this kind were heard, counted from the upgrade.
+    /// The times at which such things were received, counted from the upgrade.
     pub fn heard_at(&self, wanted: impl Fn(&Heard) -> bool) -> Vec<Duration> {
-        let journal = self.journal.0.lock().unwrap();
-        journal
-            .heard
-            .iter()
-            .filter(|(_, heard)| wanted(heard))
-            .map(|(at, _)| *at)
-            .collect()
+        let journal = self.journal();
+        let heard = journal.heard.iter().filter(|(_, heard)| wanted(heard));
+        heard.map(|(at, _)| *at).collect()
     }
 
-    /// The Redis status told last, if any was.
+    /// The last Redis status received, if any.
     pub fn status(&self) -> Option<String> {
-        self.journal.0.lock().unwrap().status.clone()
+        self.journal().status.clone()
     }
 
-    /// The id this client would resume from.
+    /// The id from which this client would resume.
     pub fn last(&self) -> String {
-        self.journal.0.lock().unwrap().last.to_string()
+        self.journal().last.to_string()
     }
 
-    /// Every id seen in order: the welcome's history, then what was said. Receipts of earlier talks are left out.
+    /// Every id in the order of arrival: history first. Acknowledgements of earlier talks are left out.
     pub fn ids(&self) -> Vec<Id> {
         let mut ids: Vec<Id> = vec![];
-        for (_, heard) in &self.journal.0.lock().unwrap().heard {
+        for (_, heard) in &self.journal().heard {
             if let Heard::Frame(frame) = heard {
                 let history = frame["history"].as_array().into_iter().flatten();
                 let talk = std::iter::once(frame).filter(|f| f["kind"] == "talk");
@@ -568,46 +662,27 @@ impl Client {
         ids
     }
 
+    /// For failure messages: the name, and the last 40 entries of the journal.
+    pub fn context(&self) -> String {
+        format!("{}\n{}", self.user, self.transcript())
+    }
+
     pub fn transcript(&self) -> String {
-        self.journal.0.lock().unwrap().transcript()
+        self.journal().transcript()
     }
 
     /// The texts of the welcome's history.
     pub fn history(&self) -> Vec<String> {
-        let history = self.welcome["history"]
-            .as_array()
-            .unwrap_or_else(|| panic!("no history in {}", self.welcome));
-        history
-            .iter()
-            .map(|talk| talk["message"].as_str().unwrap_or("?").to_string())
-            .collect()
+        let history = self.welcome["history"].as_array();
+        let history = history.unwrap_or_else(|| panic!("no history in {}", self.welcome));
+        let text = |talk: &Value| talk["message"].as_str().unwrap_or("?").to_string();
+        history.iter().map(text).collect()
     }
 
-    /// A talk whose answer proves that everything sent before has been dealt with.
-    pub async fn settle(&mut self) {
-        self.send(json!({"kind": "ping"})).await;
-        self.expect_kind("tick").await;
-    }
-
-    /// Like [`Client::settle`], for whoever does not mind what comes before the answer.
-    pub async fn settle_loosely(&mut self) {
-        self.send(json!({"kind": "ping"})).await;
-        let tick = |heard: &Heard| matches!(heard, Heard::Frame(frame) if frame["kind"] == "tick");
-        let before = self.count_heard(tick);
-        super::eventually("a tick", PATIENCE, async || {
-            match self.count_heard(tick) > before {
-                true => Ok(()),
-                false => Err("none"),
-            }
-        })
-        .await;
-        self.cursor = self.journal.0.lock().unwrap().heard.len();
-    }
-
-    /// All talks heard, and all errors.
+    /// All talks received, and all errors.
     pub fn talks_and_refusals(&self) -> (Vec<Value>, Vec<Value>) {
         let of_kind = |kind: &str| {
-            let journal = self.journal.0.lock().unwrap();
+            let journal = self.journal();
             let frames = journal.heard.iter().filter_map(|(_, heard)| match heard {
                 Heard::Frame(frame) if frame["kind"] == kind => Some(frame.clone()),
                 _ => None,
@@ -616,58 +691,17 @@ impl Client {
         };
         (of_kind("talk"), of_kind("error"))
     }
+}
 
-    /// Whatever comes before it: a Close with this code, then a clean end. Gives the reason.
-    pub async fn closed_after_all(&mut self, code: u16) -> String {
-        self.closed_after_all_within(code, PATIENCE).await
-    }
-
-    pub async fn closed_after_all_within(&mut self, code: u16, within: Duration) -> String {
-        let close =
-            |heard: &Heard| matches!(heard, Heard::Close(..) | Heard::Eof | Heard::Broken(_));
-        super::eventually("the connection is closed", within, async || {
-            match self.count_heard(close) > 0 {
-                true => Ok(()),
-                false => Err("still open"),
-            }
-        })
-        .await;
-        self.cursor = self
-            .journal
-            .0
-            .lock()
-            .unwrap()
-            .heard
-            .iter()
-            .position(|(_, h)| close(h))
-            .unwrap_or(0);
-        self.expect_close(code).await
-    }
-
-    /// A Close with this code; an error with a sentence for people may come before it.
-    pub async fn expect_close_after_error(&mut self, code: u16) -> String {
-        self.closed_after_all(code).await
-    }
-
-    /// Says goodbye with the Leave button.
-    pub async fn quit(mut self) {
-        self.send(json!({"kind": "quit"})).await;
-        self.expect_close(1000).await;
-    }
-
-    /// Ends the connection without a word, as a lost network does; what it must remember to come back.
-    pub async fn vanish(self) -> (String, String) {
-        (self.token.clone(), self.last())
+fn assert_nothing_wrong(user: &str, journal: &Journal) {
+    if let Some(wrong) = journal.wrong.first() {
+        panic!("{user}: {wrong}\n{}", journal.transcript());
     }
 }
 
-/// Frames that a test about something else may see at any moment.
-fn comes_when_it_likes(heard: &Heard) -> bool {
-    match heard {
-        Heard::Frame(frame) => frame["kind"] == "members" || frame["kind"] == "tick",
-        Heard::Ping => true,
-        _ => false,
-    }
+/// May the server send this at any moment, whatever the client does?
+pub fn is_unprompted(frame: &Value) -> bool {
+    frame["kind"] == "members" || frame["kind"] == "tick"
 }
 
 async fn read(mut incoming: SplitStream<Socket>, journal: Arc<(Mutex<Journal>, Notify)>) {
@@ -710,19 +744,10 @@ fn frame_of(text: &Utf8Bytes) -> Heard {
 impl Drop for Client {
     fn drop(&mut self) {
         self.reader.abort();
-        let journal = self
-            .journal
-            .0
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let journal = self.journal.0.lock();
+        let journal = journal.unwrap_or_else(|poisoned| poisoned.into_inner());
         if !std::thread::panicking() {
-            assert!(
-                journal.wrong.is_empty(),
-                "{}: {:?}\n{}",
-                self.user,
-                journal.wrong,
-                journal.transcript()
-            );
+            assert_nothing_wrong(&self.user, &journal);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Facts of the program that tests rely on: its keys in Redis, its periods and its limits. They are written down here
 //! and not taken from the source, so that a change of one of them fails a test.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// A Ping and a `tick` this often.
@@ -15,14 +16,50 @@ pub const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 pub const LEASE: Duration = Duration::from_secs(20);
 /// A name that nobody renews is off every list after this time: the lease, a renewal and a pause between two reads.
 pub const GONE: Duration = Duration::from_secs(26);
-/// What a history holds, on a dyno and in Redis.
+/// A dyno renews its leases and drops unused rooms this often.
+pub const RENEWAL: Duration = Duration::from_secs(5);
+/// A change of the members is shown within this time: the list is read at most once a second.
+pub const MEMBERS_SHOWN_WITHIN: Duration = Duration::from_secs(3);
+/// All pages know within this time that Redis is down, or up again.
+pub const REDIS_KNOWN_WITHIN: Duration = Duration::from_secs(5);
+/// A dyno that stops spreads its Closes over this time.
+pub const CLOSES_WITHIN: Duration = Duration::from_secs(5);
+/// A dyno that stops exits within this time.
+pub const EXITS_WITHIN: Duration = Duration::from_secs(10);
+/// Messages that a history holds, on a dyno and in Redis.
 pub const HISTORY: usize = 1_000;
-/// What a newcomer is shown, and a page after a gap.
+/// Messages that a newcomer is shown, and a page after a gap.
 pub const NEWCOMER: usize = 50;
 /// Code points of a message.
 pub const MAX_MESSAGE: usize = 1_000;
+/// Code points of a member's name.
+pub const MAX_NAME: usize = 24;
+/// Code points of a room's name.
+pub const MAX_ROOM: usize = 32;
+/// Characters of a token.
+pub const TOKEN: RangeInclusive<usize> = 16..=64;
+/// Characters of a cid.
+pub const MAX_CID: usize = 64;
+/// Names in a list of members.
+pub const MAX_LIST: usize = 200;
+/// Rooms without members that a dyno without Redis keeps.
+pub const EMPTY_ROOMS: usize = 1_000;
 /// Bytes of a frame, and of a message of any number of frames.
 pub const MAX_FRAME: usize = 8 * 1024;
+/// Talks that a member may send at once.
+pub const TALK_BURST: usize = 10;
+/// Talks per second that a member may send after that.
+pub const TALK_REFILL: f64 = 2.0;
+/// Refused talks in a row after which the connection is closed.
+pub const TALK_REFUSALS: usize = 20;
+/// Bad messages after which the connection is closed.
+pub const BAD_MESSAGES: usize = 3;
+/// The `retry_ms` of `busy`, in ms.
+pub const BUSY_RETRY_MS: RangeInclusive<u64> = 1_000..=3_000;
+/// Bytes of a request's head.
+pub const MAX_HEAD: usize = 8 * 1024;
+/// Headers of a request.
+pub const MAX_HEADERS: usize = 64;
 
 /// The stream of a room, which is also its channel.
 pub fn stream_key(room: &str) -> String {

@@ -1,12 +1,13 @@
-//! What the tests share: private servers, clients that read like a script, and a checker of the promise.
+//! What the tests share: private servers, clients that make a test read like a script, and checks of the promise.
 //!
 //! Every test starts its own dyno (the real binary, in an empty environment) and, where it needs one, its own
-//! `redis-server` on a free port; both end with the test. Waiting is always for a fact, with a limit; what was
-//! seen instead is printed when the limit is over.
+//! `redis-server` on a free port; both end with the test. A test waits for facts, with a time limit; when the limit
+//! is over, it prints what it saw instead.
 
-// Each test file is a program of its own and uses its own part of this.
+// The tests, the soak and its modes each use a part of this.
 #![allow(dead_code, unused_imports, unused_macros)]
 
+pub mod broken_frames;
 pub mod browser;
 pub mod check;
 pub mod client;
@@ -36,29 +37,29 @@ pub use page::{Page, Router};
 pub use raw::Raw;
 pub use redis_server::Redis;
 
-/// How long a test waits for what should come at once. Long, because the machine may be busy: a limit that the
-/// contract names is asserted where it matters, with its own figure.
+/// How long a test waits for something that should come at once. Long, because the machine may be busy: where a limit
+/// of the program matters, the test asserts that limit.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// No limit on talking, for tests that are about something else.
+/// No rate limit on talks.
 pub const TALKATIVE: (&str, &str) = ("TALK_PER_SECOND", "0");
 
-/// Tests that keep a processor busy take so many of these first; [`heavy`] hands them out in the order of asking.
+/// Permits for tests that keep a processor busy; [`heavy`] gives them out in the order of asking.
 static PERMITS: Semaphore = Semaphore::const_new(4);
 
-/// Waits for a turn: 1 for a test with a browser, 2 for one with hundreds of clients. Dropping it passes it on.
+/// Waits for so many permits: 1 for a test with a browser, 2 for one with hundreds of clients. Dropping gives them back.
 pub async fn heavy(weight: u32) -> SemaphorePermit<'static> {
     PERMITS.acquire_many(weight).await.expect("never closed")
 }
 
-/// What the dynos of a test share: nothing, or a Redis of their own.
+/// Where the messages of a test are: in the memory of its one dyno, or in a private Redis.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Bus {
     Alone,
     Redis,
 }
 
-/// One dyno and, with [`Bus::Redis`], the Redis behind it. Fields end in this order.
+/// One dyno and, with [`Bus::Redis`], its Redis. Fields are dropped in this order.
 pub struct World {
     pub dyno: Dyno,
     pub redis: Option<Redis>,
@@ -81,14 +82,14 @@ impl World {
         }
     }
 
-    /// A world in which nobody is told to slow down.
+    /// A world without a rate limit on talks.
     pub async fn talkative(bus: Bus) -> World {
         World::start(bus, &[TALKATIVE]).await
     }
 }
 
-/// Turns `async fn case(bus: Bus)` into two tests each: one on the bus within the process, one on Redis. A case that
-/// is missing from the list is dead code, which clippy refuses.
+/// Makes two tests of each `async fn case(bus: Bus)`: one without and one with Redis. A case that is missing from the
+/// list is dead code, which clippy refuses.
 macro_rules! on_both_buses {
     ($($case:ident),* $(,)?) => {
         mod alone { $( #[tokio::test] async fn $case() { super::$case($crate::support::Bus::Alone).await } )* }
@@ -96,15 +97,15 @@ macro_rules! on_both_buses {
     };
 }
 
-/// Makes a child end with the test even if that is killed and cannot clean up.
+/// Makes a child process end with the test, also when the test is killed.
 pub fn bound_to_us(command: &mut Command) -> &mut Command {
     use nix::sys::{prctl::set_pdeathsig, signal::Signal};
     // SAFETY: between fork and exec only a system call is made, which is allowed there.
     unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) }
 }
 
-/// A port nobody listens on and this process has not given before. Below the range from which the system takes the ports
-/// of outgoing connections, so that a server can be started again on the same one; each process begins elsewhere.
+/// A free port that this process has not returned before. Below the range of ephemeral ports, so that a server can be
+/// started again on the same port; each process begins elsewhere in the range.
 pub fn free_port() -> u16 {
     const PORTS: std::ops::Range<u32> = 10_000..32_000;
     static GIVEN: AtomicU32 = AtomicU32::new(0);
@@ -112,7 +113,7 @@ pub fn free_port() -> u16 {
     for _ in PORTS {
         let place = begin.wrapping_add(GIVEN.fetch_add(1, Relaxed)) % PORTS.len() as u32;
         let port = (PORTS.start + place) as u16;
-        // Bound, but not listening: whoever waits for a server there must not find us.
+        // Bound, but not listening: a client that waits for a server on this port must not find this socket.
         let bind = |socket: TcpSocket, addr: SocketAddr| {
             socket.set_reuseaddr(true)?;
             socket.bind(addr)
@@ -129,7 +130,7 @@ pub fn free_port() -> u16 {
     panic!("no free port in {PORTS:?}");
 }
 
-/// Waits until `probe` finds what it looks for, and gives it back; until then it returns what it saw instead.
+/// Waits until `probe` returns `Ok`, and returns its value; `Err` carries what it saw instead.
 pub async fn eventually<T, S: std::fmt::Debug>(
     what: &str,
     within: Duration,
@@ -147,7 +148,7 @@ pub async fn eventually<T, S: std::fmt::Debug>(
     }
 }
 
-/// Raises the number of files this process and its children may open to the hard limit, and says whether it reaches.
+/// Raises the limit of open files, also for child processes, to the hard limit; fails if that is below `needed`.
 pub fn need_descriptors(needed: u64) {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let (_, hard) =

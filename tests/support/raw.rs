@@ -1,6 +1,7 @@
-//! A bare socket: HTTP heads and WebSocket frames made by hand, for everything a well-behaved client never sends.
+//! A bare socket: HTTP heads and WebSocket frames made by hand, for everything that a correct client never sends.
 
-use super::{Dyno, PATIENCE};
+use super::client::{is_unprompted, join_frame};
+use super::{Dyno, PATIENCE, token};
 use serde_json::Value;
 use std::io::{Cursor, ErrorKind};
 use std::net::SocketAddr;
@@ -13,7 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::{
     coding::{Control, Data, OpCode},
 };
 
-/// The key of RFC 6455 §1.3 and the answer it must get.
+/// The key of RFC 6455 §1.3 and its answer.
 pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
@@ -39,7 +40,7 @@ pub enum End {
     StillOpen,
 }
 
-/// An HTTP answer whose framing has been checked.
+/// An HTTP answer; its framing has been checked.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -50,23 +51,21 @@ pub struct Answer {
 impl Answer {
     /// The value of the one header of this name.
     pub fn header(&self, name: &str) -> Option<&str> {
-        let mut all = self
-            .headers
-            .iter()
-            .filter(|(n, _)| n.eq_ignore_ascii_case(name))
-            .map(|(_, v)| v.as_str());
-        let first = all.next();
-        assert!(
-            all.next().is_none(),
-            "the header {name} stands twice in {:?}",
-            self.headers
-        );
+        let named = |(n, _): &&(String, String)| n.eq_ignore_ascii_case(name);
+        let mut all = self.headers.iter().filter(named);
+        let first = all.next().map(|(_, value)| value.as_str());
+        assert!(all.next().is_none(), "{name} twice in {:?}", self.headers);
         first
     }
 
     pub fn expect_header(&self, name: &str) -> &str {
         self.header(name)
             .unwrap_or_else(|| panic!("no {name} in {} {:?}", self.status, self.headers))
+    }
+
+    /// Tokens in headers are compared without case.
+    pub fn header_is(&self, name: &str, value: &str) -> bool {
+        self.expect_header(name).eq_ignore_ascii_case(value)
     }
 
     pub fn text(&self) -> &str {
@@ -116,20 +115,18 @@ pub fn odd_frame(
     spoil(&mut header);
     let frame = Frame::from_payload(header, payload.as_ref().to_vec().into());
     let mut bytes = vec![];
-    frame
-        .format(&mut bytes)
-        .expect("a frame can be written into memory");
+    frame.format(&mut bytes).expect("memory takes it");
     bytes
 }
 
-/// A fragment of a message: `first` carries the kind, `last` the end.
+/// A fragment of a text message: the `first` carries the opcode, the `last` the FIN bit.
 pub fn fragment(payload: impl AsRef<[u8]>, first: bool, last: bool) -> Vec<u8> {
     odd_frame(if first { TEXT } else { CONTINUE }, payload, |header| {
         header.is_final = last
     })
 }
 
-/// Just the header of a masked text frame that claims this length.
+/// Only the header of a masked text frame, which claims this length.
 pub fn claimed_length(length: u64) -> Vec<u8> {
     let header = FrameHeader {
         opcode: TEXT,
@@ -137,9 +134,7 @@ pub fn claimed_length(length: u64) -> Vec<u8> {
         ..FrameHeader::default()
     };
     let mut bytes = vec![];
-    header
-        .format(length, &mut bytes)
-        .expect("a header can be written into memory");
+    header.format(length, &mut bytes).expect("memory takes it");
     bytes
 }
 
@@ -150,56 +145,72 @@ pub fn close_payload(code: u16, reason: &[u8]) -> Vec<u8> {
 
 impl Raw {
     pub async fn connect(addr: SocketAddr) -> Raw {
-        let stream = TcpStream::connect(addr)
-            .await
-            .expect("the dyno accepts connections");
+        let stream = TcpStream::connect(addr).await;
+        let stream = stream.expect("the dyno accepts connections");
         stream.set_nodelay(true).expect("nodelay can be set");
-        Raw {
-            stream,
-            unread: vec![],
-        }
+        Raw::over(stream)
     }
 
     /// Over a socket that was made in a special way.
     pub fn over(stream: TcpStream) -> Raw {
-        Raw {
-            stream,
-            unread: vec![],
-        }
+        let unread = vec![];
+        Raw { stream, unread }
+    }
+
+    /// Connects and sends these bytes.
+    pub async fn request(addr: SocketAddr, bytes: impl AsRef<[u8]>) -> Raw {
+        let mut raw = Raw::connect(addr).await;
+        raw.send(bytes).await;
+        raw
+    }
+
+    /// Connects and sends these bytes in two parts, with a pause between them.
+    pub async fn request_split(addr: SocketAddr, bytes: &[u8], at: usize) -> Raw {
+        let mut raw = Raw::request(addr, &bytes[..at]).await;
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        raw.send(&bytes[at..]).await;
+        raw
     }
 
     /// Connects and upgrades.
     pub async fn websocket(dyno: &Dyno) -> Raw {
-        let mut raw = Raw::connect(dyno.addr()).await;
-        raw.send(upgrade_head(&dyno.host(), &[])).await;
+        let mut raw = Raw::request(dyno.addr(), upgrade_head(&dyno.host(), &[])).await;
         raw.switched().await;
         raw
     }
 
+    /// Connects, upgrades and asks to join; gives the answer too.
+    pub async fn asked_to_join(dyno: &Dyno, room: &str, user: &str) -> (Raw, Value) {
+        let mut raw = Raw::websocket(dyno).await;
+        raw.send_json(join_frame(room, user, &token(), None)).await;
+        let answer = raw.json().await;
+        (raw, answer)
+    }
+
     /// Connects, upgrades, joins and reads up to the welcome.
     pub async fn joined(dyno: &Dyno, room: &str, user: &str) -> Raw {
-        let mut raw = Raw::websocket(dyno).await;
-        let join = serde_json::json!({"kind":"join","room":room,"user":user,"token":super::token(),"last":null});
-        raw.send(frame(TEXT, join.to_string())).await;
-        let welcome = raw.json().await;
-        assert_eq!(welcome["kind"], "welcome", "{user} joins {room}: {welcome}");
+        let (raw, answer) = Raw::asked_to_join(dyno, room, user).await;
+        assert_eq!(answer["kind"], "welcome", "{user} joins {room}: {answer}");
         raw
     }
 
-    /// Sends all of it; a server that has had enough may refuse the rest.
+    /// Sends a text frame.
+    pub async fn send_json(&mut self, value: Value) {
+        self.send(frame(TEXT, value.to_string())).await;
+    }
+
+    /// Sends all of it, or what the server takes before it closes the connection.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = timeout(PATIENCE, self.stream.write_all(bytes.as_ref())).await;
     }
 
-    /// No more bytes from here.
+    /// Sends a FIN.
     pub async fn finish(&mut self) {
-        self.stream
-            .shutdown()
-            .await
-            .expect("the sending side can be shut");
+        let shut = self.stream.shutdown().await;
+        shut.expect("the sending side can be shut");
     }
 
-    /// Reads what is there; how it ended, if it did.
+    /// Reads what has arrived. Returns how the connection ended, if it did.
     async fn more(&mut self, deadline: Instant) -> Option<End> {
         match timeout_at(deadline, self.stream.read_buf(&mut self.unread)).await {
             Err(_) => Some(End::StillOpen),
@@ -230,41 +241,17 @@ impl Raw {
     pub async fn answer_to(&mut self, method: &str, within: Duration) -> Answer {
         let (bytes, end) = self.rest(within).await;
         let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(600)]).into_owned();
-        assert_eq!(
-            end,
-            End::Eof,
-            "the connection ends with a FIN after the answer; so far: {shown}"
-        );
-        let (mut answer, reason, length) =
+        assert_eq!(end, End::Eof, "a FIN after the answer: {shown}");
+        let (mut answer, length) =
             parse_head(&bytes).unwrap_or_else(|why| panic!("{why}: {shown}"));
-        assert!(
-            !reason.is_empty(),
-            "a status line has a reason phrase: {shown}"
-        );
         answer.body = bytes[length..].to_vec();
-        assert_eq!(
-            answer
-                .header("Connection")
-                .map(str::to_ascii_lowercase)
-                .as_deref(),
-            Some("close"),
-            "{shown}"
-        );
-        let claimed = answer
-            .header("Content-Length")
-            .map(|l| l.parse::<usize>().expect("a length is a number"));
+        assert!(answer.header_is("Connection", "close"), "{shown}");
+        let claimed = answer.header("Content-Length");
+        let claimed = claimed.map(|l| l.parse::<usize>().expect("a length is a number"));
         if method == "HEAD" || answer.status == 304 {
-            assert!(
-                answer.body.is_empty(),
-                "no body for {method} with {}: {shown}",
-                answer.status
-            );
+            assert!(answer.body.is_empty(), "a body for {method}: {shown}");
         } else {
-            assert_eq!(
-                claimed,
-                Some(answer.body.len()),
-                "the length is exact: {shown}"
-            );
+            assert_eq!(claimed, Some(answer.body.len()), "the length: {shown}");
         }
         answer
     }
@@ -274,22 +261,15 @@ impl Raw {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match parse_head(&self.unread) {
-                Ok((answer, reason, length)) => {
-                    let shown = String::from_utf8_lossy(&self.unread).into_owned();
-                    assert_eq!(answer.status, 101, "{shown}");
-                    assert!(
-                        !reason.is_empty(),
-                        "a status line has a reason phrase: {shown}"
-                    );
+                Ok((answer, length)) => {
+                    assert_eq!(answer.status, 101, "{:?}", answer.headers);
                     self.unread.drain(..length);
                     return answer;
                 }
                 Err(why) => {
                     if let Some(end) = self.more(deadline).await {
-                        panic!(
-                            "{why}, then {end:?}: {}",
-                            String::from_utf8_lossy(&self.unread)
-                        );
+                        let unread = String::from_utf8_lossy(&self.unread);
+                        panic!("{why}, then {end:?}: {unread}");
                     }
                 }
             }
@@ -307,10 +287,8 @@ impl Raw {
                 let start = cursor.position() as usize;
                 let end = start + length as usize;
                 if self.unread.len() >= end {
-                    assert!(
-                        header.is_final && header.mask.is_none(),
-                        "an odd frame from the server: {header:?}"
-                    );
+                    let usual = header.is_final && header.mask.is_none();
+                    assert!(usual, "an odd frame from the server: {header:?}");
                     let payload = self.unread[start..end].to_vec();
                     self.unread.drain(..end);
                     return Ok((header.opcode, payload));
@@ -322,15 +300,15 @@ impl Raw {
         }
     }
 
-    /// The next text frame; Pings are left unanswered, lists of members and ticks come when they like.
+    /// The next text frame, without `members` and `tick`. Leaves Pings unanswered.
     pub async fn json(&mut self) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.frame(deadline - Instant::now()).await {
                 Ok((TEXT, payload)) => {
-                    let value: Value =
-                        serde_json::from_slice(&payload).expect("the server sends JSON");
-                    if value["kind"] != "members" && value["kind"] != "tick" {
+                    let value = serde_json::from_slice(&payload);
+                    let value = value.expect("the server sends JSON");
+                    if !is_unprompted(&value) {
                         return value;
                     }
                 }
@@ -345,65 +323,49 @@ impl Raw {
         let deadline = Instant::now() + within;
         let mut before = vec![];
         loop {
-            match self
-                .frame(deadline.saturating_duration_since(Instant::now()))
-                .await
-            {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.frame(left).await {
                 Ok((CLOSE, payload)) => {
-                    let (rest, end) = self.rest(PATIENCE).await;
-                    assert_eq!(
-                        (rest.as_slice(), end),
-                        (&[][..], End::Eof),
-                        "after the Close comes a FIN and nothing else"
-                    );
-                    let code = payload
-                        .first_chunk()
-                        .map(|c| u16::from_be_bytes(*c))
-                        .unwrap_or(1005);
-                    return (
-                        code,
-                        String::from_utf8_lossy(payload.get(2..).unwrap_or_default()).into_owned(),
-                    );
+                    let rest = self.rest(PATIENCE).await;
+                    assert_eq!(rest, (vec![], End::Eof), "a FIN after the Close");
+                    let Some((code, reason)) = payload.split_first_chunk() else {
+                        return (1005, String::new());
+                    };
+                    let reason = String::from_utf8_lossy(reason).into_owned();
+                    return (u16::from_be_bytes(*code), reason);
                 }
                 Ok((_, payload)) => before.push(String::from_utf8_lossy(&payload).into_owned()),
                 Err(end) => panic!("a Close frame was expected, but {end:?} after {before:?}"),
             }
         }
     }
-
-    pub fn into_stream(self) -> TcpStream {
-        self.stream
-    }
 }
 
-/// The head of an answer, its reason phrase, and how long it is.
-fn parse_head(bytes: &[u8]) -> Result<(Answer, String, usize), String> {
+/// The head of an answer and its length in bytes. Requires a reason phrase.
+fn parse_head(bytes: &[u8]) -> Result<(Answer, usize), String> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);
     match response.parse(bytes) {
         Ok(httparse::Status::Complete(length)) => {
+            let reason = response.reason.unwrap_or_default();
+            assert!(!reason.is_empty(), "no reason phrase in {response:?}");
             let value = |v: &[u8]| String::from_utf8_lossy(v).into_owned();
-            let headers = response
-                .headers
-                .iter()
-                .map(|h| (h.name.to_string(), value(h.value)))
-                .collect();
+            let headers = response.headers.iter();
             let answer = Answer {
                 status: response.code.unwrap_or(0),
-                headers,
+                headers: headers.map(|h| (h.name.into(), value(h.value))).collect(),
                 body: vec![],
             };
-            Ok((answer, response.reason.unwrap_or("").to_string(), length))
+            Ok((answer, length))
         }
         Ok(httparse::Status::Partial) => Err("the head of the answer is not complete".into()),
-        Err(e) => Err(format!("this is no HTTP answer ({e})")),
+        Err(e) => Err(format!("this is not an HTTP answer ({e})")),
     }
 }
 
-/// One request with this head, and its checked answer.
-pub async fn http(addr: SocketAddr, head: &str) -> Answer {
-    let mut raw = Raw::connect(addr).await;
-    raw.send(head).await;
-    raw.answer_to(head.split(' ').next().unwrap_or(""), PATIENCE)
-        .await
+/// Sends one request; returns its checked answer.
+pub async fn http(addr: SocketAddr, request: &str) -> Answer {
+    let mut raw = Raw::request(addr, request).await;
+    let method = request.trim_start().split(' ').next();
+    raw.answer_to(method.unwrap_or_default(), PATIENCE).await
 }
