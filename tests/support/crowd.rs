@@ -1,6 +1,7 @@
 //! Pages in one room that keep talking while its dynos and its Redis fail.
 
 use super::facts::HISTORY;
+use super::page::model::RESEND;
 use super::{PATIENCE, Page, Redis, Router, check};
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
@@ -58,7 +59,7 @@ impl Crowd {
             page.until("connected", left, |life| life.connected).await;
         }
         for page in &self.pages {
-            page.all_sent(PATIENCE).await;
+            page.all_sent(RESEND + PATIENCE).await;
         }
         let stream = check::stream(redis, &self.room);
         let newest = stream.last().copied();

@@ -31,7 +31,7 @@ const GOOD_CONNECTION: Duration = Duration::from_secs(5);
 const SLACK: Duration = Duration::from_secs(10);
 pub const DEAD_CONNECTION: Duration = HEARTBEAT.saturating_add(SLACK);
 /// A message without an answer is sent again after this time, with the same cid.
-const RESEND: Duration = Duration::from_secs(10);
+pub const RESEND: Duration = Duration::from_secs(10);
 /// The server knows a cid for 120 s. A message sent longer ago than this may be stored twice if it is sent again.
 const CID_KEPT: Duration = Duration::from_secs(100);
 /// Close codes after which the page stops and shows why.
