@@ -93,14 +93,12 @@ impl Client {
             match self.model.next(until).await {
                 Event::Try(due) => self.try_begins(due),
                 Event::Frame(dyno, frame) => self.hear(dyno, &frame),
-                Event::NotJson(text) => self.wrong(format!("not JSON: {text}")),
                 Event::Closed(code) => self.closed(code),
                 Event::Stopped(code, reason) => {
                     self.closed(code);
                     let dynos = self.user.borrow().dynos.clone();
-                    return self.wrong(format!(
-                        "closed for good with {code} {reason}, dynos {dynos:?}"
-                    ));
+                    let what = format!("closed for good with {code} {reason}, dynos {dynos:?}");
+                    return self.user.borrow_mut().wrong.push(what);
                 }
                 Event::Time if !self.sim.settling.get() => {
                     let (action, pause) = (self.choose)(&mut self.rng);
@@ -113,10 +111,6 @@ impl Client {
                 Event::Time | Event::Woken => {}
             }
         }
-    }
-
-    fn wrong(&self, what: String) {
-        self.user.borrow_mut().wrong.push(what);
     }
 
     fn try_begins(&mut self, due: Instant) {

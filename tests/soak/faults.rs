@@ -114,15 +114,14 @@ async fn cause(sim: Rc<Simulation>, fault: Fault, duration: Duration) {
             sim.dynos[n].replace(Some(dyno));
         }
         Fault::Swallow | Fault::SwallowAnswers => {
-            let Some(proxy) = &sim.proxy else { return };
             sim.count_fault(fault.name());
             sim.dyno_fault_begins(0);
-            proxy.set(match fault {
+            sim.proxy.set(match fault {
                 Fault::Swallow => Flow::Swallow,
                 _ => Flow::SwallowAnswers,
             });
             sleep(duration).await;
-            proxy.set(Flow::Through);
+            sim.proxy.set(Flow::Through);
             sleep(CONNECTING).await;
             sim.dyno_fault_ends(0);
         }

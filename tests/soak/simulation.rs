@@ -51,7 +51,7 @@ pub struct Simulation {
     pub addrs: Vec<SocketAddr>,
     pub router: Router,
     /// Between the first dyno and Redis.
-    pub proxy: Option<Proxy>,
+    pub proxy: Proxy,
     /// Since when each dyno and Redis work; `None` during a fault.
     dynos_work: Vec<Cell<Option<Instant>>>,
     redis_works: Cell<Option<Instant>>,
@@ -66,16 +66,16 @@ pub struct Simulation {
 }
 
 impl Simulation {
-    pub async fn start(seed: u64, count: usize, with_proxy: bool) -> Rc<Simulation> {
+    pub async fn start(seed: u64, count: usize) -> Rc<Simulation> {
         let redis = Redis::start(&["--appendonly", "yes"]).await;
-        let proxy = match with_proxy {
-            true => Some(Proxy::to_redis(&redis).await),
-            false => None,
-        };
+        let proxy = Proxy::to_redis(&redis).await;
         let names: Vec<String> = (1..=count).map(|n| format!("web.{n}")).collect();
         let dynos = join_all(names.iter().enumerate().map(async |(n, name)| {
-            let through = proxy.as_ref().filter(|_| n == 0);
-            let url = through.map_or(redis.url(), |proxy| proxy.redis_url());
+            let url = if n == 0 {
+                proxy.redis_url()
+            } else {
+                redis.url()
+            };
             Dyno::start_with_redis_at(&url, &[("DYNO", name)]).await
         }))
         .await;

@@ -135,7 +135,7 @@ async fn soak(flags: &Flags) -> usize {
         "seed={} seconds={} dynos={} clients={}",
         flags.seed, flags.seconds, flags.dynos, flags.clients
     );
-    let sim = Simulation::start(flags.seed, flags.dynos, true).await;
+    let sim = Simulation::start(flags.seed, flags.dynos).await;
     let rooms: Vec<String> = ROOMS.iter().map(|(room, _)| room.to_string()).collect();
     let url = sim.redis.borrow().as_ref().map(|redis| redis.url());
     let streams = Streams::record(&url.expect("Redis has just started"), &rooms);

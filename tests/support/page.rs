@@ -60,7 +60,6 @@ pub struct Life {
 enum Request {
     Say(String, String),
     DropConnection,
-    Leave,
 }
 
 pub struct Page {
@@ -104,11 +103,6 @@ impl Page {
         }
         self.request(Request::Say(cid.clone(), text.to_string()));
         cid
-    }
-
-    /// Presses Leave.
-    pub fn leave(&self) {
-        self.request(Request::Leave);
     }
 
     /// Ends the connection without a Close. The page reconnects by its rules.
@@ -181,7 +175,7 @@ impl Drop for Page {
     }
 }
 
-/// Runs the page until its user leaves or the server refuses it.
+/// Runs the page until the server refuses it for good.
 async fn run(mut model: Model, life: Arc<Mutex<Life>>) {
     const FAR: Duration = Duration::from_secs(3_600);
     loop {
@@ -195,11 +189,6 @@ async fn run(mut model: Model, life: Arc<Mutex<Life>>) {
                         life.lock().unwrap().closed(1006);
                     }
                     Request::DropConnection => {}
-                    Request::Leave => {
-                        model.leave().await;
-                        life.lock().unwrap().connected = false;
-                        return;
-                    }
                 }
             }
             continue;
@@ -208,7 +197,6 @@ async fn run(mut model: Model, life: Arc<Mutex<Life>>) {
         match event {
             Event::Try(due) => life.tries.push(due),
             Event::Frame(dyno, frame) => life.hear(&frame, dyno),
-            Event::NotJson(text) => life.wrong.push(format!("not JSON: {text}")),
             Event::Closed(code) => life.closed(code),
             Event::Stopped(code, reason) => {
                 life.stopped = Some((code, reason));

@@ -75,10 +75,8 @@ impl Router {
 pub enum Event {
     /// A try to connect begins. It was due at this time.
     Try(Instant),
-    /// This dyno sent a frame, and the model has acted on it.
+    /// This dyno sent a frame, and the model has acted on it. A text that is not JSON comes as a string.
     Frame(SocketAddr, Value),
-    /// The server sent something that is not JSON. The page ignores it.
-    NotJson(String),
     /// The connection ended with this code (1006 without a Close). The page tries again.
     Closed(u16),
     /// The server refused the page with this code and reason. It stops: do not call `next` again.
@@ -126,12 +124,12 @@ struct Connection {
     dyno: SocketAddr,
     /// When to send a join.
     join_at: Option<Instant>,
-    /// The welcome must come before this time. `None` while the dyno is without Redis.
+    /// The welcome must come before this time. `None` after it, and while the dyno is without Redis.
     deadline: Option<Instant>,
     welcomed: Option<Instant>,
     redis_down: bool,
-    /// When the last frame came.
-    heard: Instant,
+    /// The connection is dead at this time if no frame comes.
+    dead_at: Instant,
     close: (u16, String),
 }
 
@@ -189,7 +187,7 @@ impl Model {
             }
             if self.connection.is_none() && now >= self.retry_at {
                 let opening = self.open();
-                self.connection = Some(Connection::new(opening));
+                self.connection = Some(Connection::new(opening, self.heartbeat));
                 return Event::Try(self.retry_at);
             }
             self.send_what_is_due(now).await;
@@ -198,16 +196,15 @@ impl Model {
                 biased; // a frame that waits to be read proves that the connection is alive
                 incoming = read(&mut self.connection) => match incoming {
                     Incoming::Opened => {}
-                    Incoming::Text(text) => return match serde_json::from_str::<Value>(&text) {
-                        Ok(frame) => self.hear(frame),
-                        Err(_) => Event::NotJson(text),
-                    },
+                    Incoming::Text(text) => {
+                        let frame = serde_json::from_str(&text).unwrap_or(Value::String(text));
+                        return self.hear(frame);
+                    }
                     Incoming::Closed => return self.lost(None),
                 },
                 () = self.wake.notified() => return Event::Woken,
                 () = sleep_until(timer) => {
-                    let now = Instant::now();
-                    if self.connection.as_ref().is_some_and(|c| c.is_overdue(now, self.silence())) {
+                    if self.connection.as_ref().is_some_and(|c| c.expires() <= Instant::now()) {
                         return self.lost(Some(1006));
                     }
                 }
@@ -255,27 +252,20 @@ impl Model {
         })
     }
 
-    fn silence(&self) -> Duration {
-        self.heartbeat + SLACK
-    }
-
     /// When the page must act again if no frame comes.
     fn next_timer(&self) -> Instant {
         let Some(connection) = &self.connection else {
             return self.retry_at;
         };
-        let resend = self.in_flight.as_ref().map(|(_, at)| *at + RESEND);
-        let talk = resend.unwrap_or(self.hold);
-        [
-            connection
-                .deadline
-                .filter(|_| connection.welcomed.is_none()),
-            connection.join_at,
-            Some(talk).filter(|_| connection.welcomed.is_some() && !self.pending.is_empty()),
-        ]
-        .into_iter()
-        .flatten()
-        .fold(connection.heard + self.silence(), Instant::min)
+        let mut timer = connection.expires();
+        if let Some(join_at) = connection.join_at {
+            timer = timer.min(join_at);
+        }
+        if connection.welcomed.is_some() && !self.pending.is_empty() {
+            let resend_at = self.in_flight.as_ref().map(|(_, sent)| *sent + RESEND);
+            timer = timer.min(resend_at.unwrap_or(self.hold));
+        }
+        timer
     }
 
     /// Sends a join or a message. The result of sending is ignored: reading finds out how a connection ended.
@@ -290,12 +280,8 @@ impl Model {
         if connection.join_at.is_some_and(|at| at <= now) {
             connection.join_at = None;
             let last = self.last.map(|id| id.to_string());
-            frame = Some(join_frame(
-                &self.room,
-                &self.user,
-                &self.token,
-                last.as_deref(),
-            ));
+            let (room, user, token) = (&self.room, &self.user, &self.token);
+            frame = Some(join_frame(room, user, token, last.as_deref()));
         } else if connection.welcomed.is_some() {
             self.in_flight.take_if(|(_, sent)| *sent + RESEND <= now);
             if self.in_flight.is_none()
@@ -319,12 +305,14 @@ impl Model {
             unreachable!("a frame comes from a connection");
         };
         let dyno = connection.dyno;
+        connection.dead_at = now + self.heartbeat + SLACK;
         match frame["kind"].as_str() {
             Some("welcome") if self.router.is_foreign(dyno, &frame) => {
                 return self.lost(Some(1006));
             }
             Some("welcome") => {
                 connection.welcomed = Some(now);
+                connection.deadline = None;
                 connection.join_at = None;
                 connection.redis_down = false;
                 self.hold = now;
@@ -343,7 +331,9 @@ impl Model {
             Some("status") => {
                 let soon = now + Duration::from_secs_f64(self.rng.f64()); // not all pages at once
                 connection.redis_down = frame["redis"] == "down";
-                connection.deadline = (!connection.redis_down).then_some(soon + TRY);
+                if connection.welcomed.is_none() {
+                    connection.deadline = (!connection.redis_down).then_some(soon + TRY);
+                }
                 if !connection.redis_down {
                     connection.join_at = connection.join_at.map(|_| soon);
                     self.hold = self.hold.min(soon);
@@ -424,7 +414,7 @@ impl Model {
 }
 
 impl Connection {
-    fn new(opening: Opening) -> Connection {
+    fn new(opening: Opening, heartbeat: Duration) -> Connection {
         let now = Instant::now();
         Connection {
             opening: Some(opening),
@@ -434,14 +424,14 @@ impl Connection {
             deadline: Some(now + TRY),
             welcomed: None,
             redis_down: false,
-            heard: now,
+            dead_at: now + heartbeat + SLACK,
             close: (1006, String::new()),
         }
     }
 
-    fn is_overdue(&self, now: Instant, silence: Duration) -> bool {
-        let no_welcome = self.welcomed.is_none() && self.deadline.is_some_and(|at| at <= now);
-        no_welcome || self.heard + silence <= now
+    fn expires(&self) -> Instant {
+        self.deadline
+            .map_or(self.dead_at, |at| at.min(self.dead_at))
     }
 }
 
@@ -462,10 +452,7 @@ async fn read(connection: &mut Option<Connection>) -> Incoming {
     }
     while let Some(socket) = &mut connection.socket {
         match socket.next().await {
-            Some(Ok(Message::Text(text))) => {
-                connection.heard = Instant::now();
-                return Incoming::Text(text.to_string());
-            }
+            Some(Ok(Message::Text(text))) => return Incoming::Text(text.to_string()),
             Some(Ok(Message::Close(frame))) => {
                 connection.close = frame.map_or((1005, String::new()), |close| {
                     (close.code.into(), close.reason.to_string())
