@@ -1,5 +1,4 @@
-//! Measures while the soak runs: a line every five seconds; memory and descriptors of the dynos, first after half of
-//! the time (at most a minute) and again at the end; and the summary.
+//! Measures while the soak runs: a line every five seconds, memory and descriptors of the dynos, and the summary.
 
 use super::simulation::Simulation;
 use super::streams::Streams;
@@ -23,24 +22,32 @@ pub struct Meters {
     sim: Rc<Simulation>,
     streams: Streams,
     next: Instant,
+    /// Memory of the largest dyno in kB: after half of the time (at most a minute), and at the end.
     first_at: Duration,
-    /// Memory of the largest dyno in kB, and descriptors that are not connections of clients.
-    first: Option<(u64, usize)>,
-    last: Option<(u64, usize)>,
+    first_rss: Option<u64>,
+    last_rss: u64,
+    /// Descriptors that are not connections of clients: before the first client comes, and at the end.
+    first_fds: usize,
+    last_fds: usize,
     sockets: String,
 }
 
 impl Meters {
+    /// To be called before the first client comes.
     pub fn new(sim: Rc<Simulation>, streams: Streams, duration: Duration) -> Meters {
-        Meters {
+        let mut meters = Meters {
             sim,
             streams,
             next: Instant::now() + EVERY,
             first_at: FIRST_MINUTE.min(duration / 2),
-            first: None,
-            last: None,
+            first_rss: None,
+            last_rss: 0,
+            first_fds: 0,
+            last_fds: 0,
             sockets: String::new(),
-        }
+        };
+        meters.first_fds = meters.dynos().1.iter().sum();
+        meters
     }
 
     /// Memory of the largest dyno in kB, and the descriptors of each.
@@ -66,9 +73,8 @@ impl Meters {
     pub fn read(&mut self) {
         let (at, online) = (self.sim.start.elapsed(), self.online());
         let (rss, fds) = self.dynos();
-        if self.first.is_none() && at >= self.first_at && fds.len() == self.sim.dynos.len() {
-            let own = fds.iter().sum::<usize>().saturating_sub(online);
-            self.first = Some((rss, own));
+        if self.first_rss.is_none() && at >= self.first_at && fds.len() == self.sim.dynos.len() {
+            self.first_rss = Some(rss);
         }
         if Instant::now() < self.next {
             return;
@@ -101,25 +107,23 @@ impl Meters {
             let open = per_dyno.iter().flatten().sum::<u64>() as usize;
             let (rss, fds) = self.dynos();
             let users = self.online();
-            let own = fds.iter().sum::<usize>().saturating_sub(users);
-            self.last = Some((rss, own));
+            self.last_rss = rss;
+            self.last_fds = fds.iter().sum::<usize>().saturating_sub(users);
             self.sockets = format!("users={users} sockets={open} per_dyno={per_dyno:?}");
-            let too_many = self.first.is_some_and(|(_, fds)| own > fds + GROWTH_FDS);
-            if open == users && !too_many {
+            if open == users && self.last_fds <= self.first_fds + GROWTH_FDS {
                 break;
             }
             if start.elapsed() > CLOSED {
                 self.sim.fail(format!(
-                    "sockets left open: {}, other descriptors {own}, first {:?}",
-                    self.sockets, self.first
+                    "sockets left open: {}, other descriptors {}, at the start {}",
+                    self.sockets, self.last_fds, self.first_fds
                 ));
                 break;
             }
             sleep(Duration::from_millis(500)).await;
         }
-        if let (Some((first, _)), Some((last, _))) = (self.first, self.last)
-            && last > first + GROWTH_KB
-        {
+        let (first, last) = (self.first_rss, self.last_rss);
+        if let Some(first) = first.filter(|first| last > first + GROWTH_KB) {
             self.sim
                 .fail(format!("memory grew from {first} kB to {last} kB"));
         }
@@ -146,10 +150,12 @@ impl Meters {
         );
         println!("{}", self.sockets);
         println!(
-            "rss_kb and other descriptors: after {} s {:?}, at the end {:?}",
+            "rss_kb after {} s {:?}, at the end {}; other descriptors at the start {}, at the end {}",
             self.first_at.as_secs(),
-            self.first,
-            self.last
+            self.first_rss,
+            self.last_rss,
+            self.first_fds,
+            self.last_fds
         );
         println!(
             "machine_stalls={} failures={}",

@@ -139,12 +139,12 @@ async fn soak(flags: &Flags) -> usize {
     let rooms: Vec<String> = ROOMS.iter().map(|(room, _)| room.to_string()).collect();
     let url = sim.redis.borrow().as_ref().map(|redis| redis.url());
     let streams = Streams::record(&url.expect("Redis has just started"), &rooms);
+    let duration = Duration::from_secs(flags.seconds);
+    let mut meters = Meters::new(sim.clone(), streams.clone(), duration);
     for slot in 0..flags.clients {
         spawn_local(client_slot(sim.clone(), slot));
     }
     spawn_local(sim.clone().watch_leases());
-    let duration = Duration::from_secs(flags.seconds);
-    let mut meters = Meters::new(sim.clone(), streams.clone(), duration);
     let end = Instant::now() + duration;
     let schedule = faults::schedule(sim.clone(), flags.seed, end, flags.flush);
     let schedule = spawn_local(schedule);
