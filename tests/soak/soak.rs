@@ -111,17 +111,17 @@ fn build_program() {
         Some(name) => name,
     };
     let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
-    let built = Command::new(cargo)
-        .args([
-            "build",
-            "--profile",
-            profile,
-            "--quiet",
-            "--bin",
-            "dynochat",
-        ])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status();
+    let mut build = Command::new(cargo);
+    build.args(["build", "--quiet", "--bin", "dynochat"]);
+    build.args(["--profile", profile]);
+    build.current_dir(env!("CARGO_MANIFEST_DIR"));
+    // `cargo run` sets these for the example. Build scripts of dependencies watch them, and would run again.
+    for (name, _) in std::env::vars() {
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            build.env_remove(name);
+        }
+    }
+    let built = build.status();
     assert!(
         built.is_ok_and(|status| status.success()),
         "failed to build the program"
