@@ -1,196 +1,262 @@
-//! A page without a browser, with the page's own rules: one socket, first retry after a random 0–3 s, then half to
-//! full of 1, 2, 4, 8, 15 s, reset by 5 s of life; one talk under way, resent with its cid until its echo comes.
+//! A simulated client: the page's rules, random actions of its user, and a record of all that the user sees.
 
-use super::acts::Act;
-use super::line::Line;
-use super::support::client::{Socket, join_frame, open};
-use super::town::{Someone, Town};
+use super::simulation::{Simulation, UserRef};
+use super::support::Id;
+use super::support::page::model::{DEAD_CONNECTION, Event, Model, users};
+use super::user::User;
 use fastrand::Rng;
-use futures_util::{SinkExt, StreamExt};
-use serde_json::{Value, json};
+use serde_json::Value;
+use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
-use tokio::time::{sleep, sleep_until, timeout};
-use tokio_tungstenite::tungstenite::Message;
+use std::time::Duration;
+use tokio::task::spawn_local;
+use tokio::time::Instant;
 
-pub const TRY: Duration = Duration::from_secs(10);
-const STEPS: [f64; 5] = [1.0, 2.0, 4.0, 8.0, 15.0];
-const LIFE: Duration = Duration::from_secs(5);
-/// Without any frame for so long the line is dead.
-pub const DEAD_LINE: Duration = Duration::from_secs(35);
-/// No receipt for so long: the same cid may go again.
-const LATE: Duration = Duration::from_secs(10);
-/// Close codes after which a page stops; a soak gives no cause for any of them.
-const STOPS: [u16; 5] = [4400, 4409, 4429, 1009, 1003];
+/// For this time after a client reads again, the lists it reads may be old.
+const CATCH_UP: Duration = Duration::from_secs(5);
+/// A dyno renews the name of a silent client for 30 s after its last frame.
+const RENEWED_FOR: Duration = Duration::from_secs(31);
+const FAR: Duration = Duration::from_secs(3_600);
 
-pub enum Ended {
-    Lost(u16),
-    Left,
+pub enum Action {
+    /// Type so many messages.
+    Talk(u32),
+    Reload,
+    DropConnection,
+    Leave,
+    /// The network swallows everything. The page notices it at once (`true`) or when the connection is dead by its rules.
+    BlackHole(bool),
+    StopReading(Duration),
+    Nothing,
+}
+
+/// Chooses what a user does, and the pause until the next action.
+pub type Choose = fn(&mut Rng) -> (Action, Duration);
+
+pub fn random_action(rng: &mut Rng) -> (Action, Duration) {
+    let pause = Duration::from_secs_f64(1.0 + rng.f64() * 38.0);
+    let action = match rng.u32(..1000) {
+        0..850 => Action::Talk(1),
+        850..890 => Action::Talk(rng.u32(2..8)),
+        890..895 => Action::Talk(15), // too many: the server answers slow_down
+        895..930 => Action::Reload,
+        930..950 => Action::DropConnection,
+        950..970 => Action::Leave,
+        970..980 => Action::BlackHole(rng.bool()),
+        980..990 => Action::StopReading(Duration::from_secs(rng.u64(2..25))),
+        _ => Action::Nothing,
+    };
+    (action, pause)
 }
 
 pub struct Client {
-    pub town: Rc<Town>,
-    pub me: Someone,
-    pub rng: Rng,
-    /// When it acts next, and what it may do then.
-    pub next_act: Instant,
-    pub acts: fn(&mut Rng) -> (Act, Duration),
-    /// Since the last good connection.
-    pub tries: usize,
+    sim: Rc<Simulation>,
+    pub user: UserRef,
+    model: Model,
+    rng: Rng,
+    choose: Choose,
+    has_tried: bool,
+    /// What this connection was told about Redis. A welcome may come between "down" and "up".
+    told_down: bool,
 }
 
 impl Client {
-    /// From the first connection until it leaves.
-    pub async fn run(&mut self) {
-        let mut first = true;
-        loop {
-            if !std::mem::take(&mut first) {
-                self.town.tally.borrow_mut().reconnects += 1;
-            }
-            let ended = self.connection().await;
-            let seat = self.me.borrow_mut().seat.take();
-            let Ended::Lost(code) = ended else {
-                let mut me = self.me.borrow_mut();
-                me.gone.get_or_insert_with(Instant::now);
-                me.give_up(|_| true);
-                return;
-            };
-            *self.town.tally.borrow_mut().closes.entry(code).or_default() += 1;
-            self.me.borrow_mut().note(format!("closed with {code}"));
-            if STOPS.contains(&code) {
-                let mut me = self.me.borrow_mut();
-                let dynos = me.dynos.clone();
-                me.wrong
-                    .push(format!("closed for good with {code}, dynos {dynos:?}"));
-            }
-            if seat.is_some_and(|(_, since)| since.elapsed() > LIFE) {
-                self.tries = 0;
-            }
-            if code == 1013 {
-                self.tries = self.tries.max(4);
-            }
-            let wait = match self.tries {
-                0 => self.rng.f64() * 3.0,
-                n => STEPS[n.min(STEPS.len()) - 1] * (0.5 + self.rng.f64() / 2.0),
-            };
-            self.tries += 1;
-            sleep(Duration::from_secs_f64(wait)).await;
+    pub fn new(
+        sim: &Rc<Simulation>,
+        name: &str,
+        room: &str,
+        mut rng: Rng,
+        choose: Choose,
+    ) -> Client {
+        let token = format!("{:032x}", rng.u128(..));
+        Client {
+            sim: sim.clone(),
+            user: sim.add_user(User::new(name, room)),
+            model: Model::new(&sim.router, room, name, &token, rng.fork()),
+            rng,
+            choose,
+            has_tried: false,
+            told_down: false,
         }
     }
 
-    /// A dyno at random, as the router does; another one if that refuses.
-    async fn open(&mut self) -> Option<(usize, Socket)> {
-        let mut dynos = self.town.routed.borrow().clone();
-        self.rng.shuffle(&mut dynos);
-        for dyno in dynos {
-            self.town.tally.borrow_mut().connects.push(Instant::now());
-            if let Ok(socket) = open(self.town.addrs[dyno]).await {
-                return Some((dyno, socket));
+    /// Runs until the user leaves.
+    pub async fn run(&mut self, first_action: Instant) {
+        let mut next_action = first_action;
+        loop {
+            let acts = self.model.is_live() && !self.sim.settling.get();
+            let until = if acts {
+                next_action
+            } else {
+                Instant::now() + FAR
+            };
+            match self.model.next(until).await {
+                Event::Try(due) => self.try_begins(due),
+                Event::Frame(dyno, frame) => self.hear(dyno, &frame),
+                Event::Closed(code) => self.closed(code),
+                Event::Stopped(code, reason) => {
+                    self.closed(code);
+                    let dynos = self.user.borrow().dynos.clone();
+                    let what = format!("closed for good with {code} {reason}, dynos {dynos:?}");
+                    return self.user.borrow_mut().wrong.push(what);
+                }
+                Event::Time if !self.sim.settling.get() => {
+                    let (action, pause) = (self.choose)(&mut self.rng);
+                    next_action = Instant::now() + pause;
+                    if let Action::Leave = action {
+                        return self.leave().await;
+                    }
+                    self.act(action).await;
+                }
+                Event::Time | Event::Woken => {}
             }
         }
-        None
     }
 
-    async fn connection(&mut self) -> Ended {
-        let until = Instant::now() + TRY;
-        let Ok(Some((dyno, mut socket))) = timeout(TRY, self.open()).await else {
-            return Ended::Lost(1006);
-        };
-        let mut line = Line {
-            dyno,
-            resumed: self.me.borrow().last(),
-            due: Some(until),
-            ..Line::new()
-        };
-        self.me.borrow_mut().redis_down = false;
-        self.join(&mut socket, &mut line).await;
-        loop {
-            let now = Instant::now();
-            if let Some(talk) = self.pump(&mut line, now) {
-                let _ = socket.send(Message::text(talk)).await; // a failure shows when reading
+    fn try_begins(&mut self, due: Instant) {
+        let mut tally = self.sim.tally.borrow_mut();
+        tally.reconnects += u64::from(self.has_tried);
+        tally.tries.push(due);
+        self.has_tried = true;
+        self.told_down = false;
+        self.user.borrow_mut().redis_down = false;
+    }
+
+    fn closed(&self, code: u16) {
+        *self.sim.tally.borrow_mut().closes.entry(code).or_default() += 1;
+        let mut user = self.user.borrow_mut();
+        user.connected = None;
+        user.note(format!("closed with {code}"));
+    }
+
+    /// Records and judges a frame. The model has acted on it already.
+    fn hear(&mut self, dyno: SocketAddr, frame: &Value) {
+        let dyno = self.sim.index_of(dyno);
+        let mut user = self.user.borrow_mut();
+        let mut tally = self.sim.tally.borrow_mut();
+        match frame["kind"].as_str() {
+            Some("welcome") => {
+                user.connected = Some((dyno, Instant::now()));
+                user.dynos.push(dyno);
+                user.note(format!("welcomed by dyno {dyno}"));
+                user.redis_down = false;
+                let talks = frame["history"].as_array().into_iter().flatten();
+                let history = talks.map(|talk| (Id::of(talk, "id"), cid(talk))).collect();
+                user.welcome(frame["gap"] == true, history, Id::of(frame, "last"));
+                list_members(&self.sim, &mut user, dyno, frame);
             }
-            if line.rejoin.is_some_and(|at| at <= now) {
-                self.join(&mut socket, &mut line).await;
+            Some("talk") => {
+                let is_new = user.show(Id::of(frame, "id"), &cid(frame));
+                tally.delivered += u64::from(is_new);
             }
-            let wake = [
-                line.due.filter(|_| !line.live),
-                line.rejoin,
-                Some(line.heard + DEAD_LINE),
-                self.pending_at(&line),
-                Some(self.next_act).filter(|_| line.live && !self.town.settling.get()),
-            ];
-            let wake = wake
-                .into_iter()
-                .flatten()
-                .min()
-                .unwrap_or(now + DEAD_LINE)
-                .max(now + Duration::from_millis(1));
-            tokio::select! {
-                frame = socket.next() => match frame {
-                    Some(Ok(Message::Text(text))) => {
-                        line.heard = Instant::now();
-                        let frame = serde_json::from_str(&text).unwrap_or(Value::Null);
-                        self.hear(&mut line, &frame);
-                        if line.strange {
-                            return Ended::Lost(1006);
-                        }
-                    }
-                    Some(Ok(Message::Close(close))) => line.close = close.map_or(1005, |c| c.code.into()),
-                    Some(Ok(_)) => {} // a browser does not show a Ping
-                    Some(Err(_)) | None => return Ended::Lost(line.close),
-                },
-                _ = sleep_until(wake.into()) => {
-                    let now = Instant::now();
-                    let too_long = !line.live && line.due.is_some_and(|due| due <= now);
-                    if too_long || now - line.heard >= DEAD_LINE {
-                        return Ended::Lost(1006);
-                    }
-                    if line.live && now >= self.next_act && !self.town.settling.get() {
-                        let (act, pause) = (self.acts)(&mut self.rng);
-                        self.next_act = now + pause;
-                        match self.act(act, &mut line, socket).await {
-                            Ok(open) => socket = open,
-                            Err(ended) => return ended,
-                        }
-                    }
+            Some("members") => list_members(&self.sim, &mut user, dyno, frame),
+            Some("status") => {
+                let down = frame["redis"] == "down";
+                if down == self.told_down {
+                    user.wrong.push(format!("told twice: {frame}"));
+                }
+                self.told_down = down;
+                user.redis_down = down;
+            }
+            Some("error") => {
+                let code = frame["code"].as_str().unwrap_or("?").to_string();
+                if code != "busy" && code != "slow_down" {
+                    let dynos = user.dynos.clone();
+                    user.wrong
+                        .push(format!("refused: {frame}, dynos {dynos:?}"));
+                }
+                *tally.errors.entry(code).or_default() += 1;
+            }
+            Some("tick") => {}
+            _ => user.wrong.push(format!("an unknown frame: {frame}")),
+        }
+        for cid in self.model.given_up.drain(..) {
+            user.give_up(|message| message.cid == cid);
+        }
+    }
+
+    async fn act(&mut self, action: Action) {
+        match action {
+            Action::Talk(count) => {
+                for _ in 0..count {
+                    let cid = format!("{:016x}", self.rng.u64(..));
+                    let text = "wort ".repeat(self.rng.usize(1..20)) + &cid;
+                    self.user.borrow_mut().say(&cid);
+                    self.model.say(cid, text);
+                    self.sim.tally.borrow_mut().said += 1;
                 }
             }
+            Action::Reload => {
+                self.count_action("reload");
+                self.model.reload();
+                self.user.borrow_mut().reloaded = true;
+                self.closed(1001);
+            }
+            Action::DropConnection => {
+                self.count_action("connection dropped");
+                self.model.disconnect();
+                self.closed(1006);
+            }
+            Action::BlackHole(at_once) => {
+                self.count_action("black hole");
+                let now = Instant::now();
+                {
+                    let mut user = self.user.borrow_mut();
+                    user.half_open_until = Some(now + RENEWED_FOR);
+                    user.connected = None;
+                }
+                if !at_once {
+                    self.sim.pause_until(now + DEAD_CONNECTION).await;
+                }
+                let socket = self.model.disconnect();
+                self.closed(1006);
+                let sim = self.sim.clone();
+                spawn_local(async move {
+                    // Neither read nor closed until the dyno has surely closed it.
+                    sim.pause_until(now + 2 * DEAD_CONNECTION).await;
+                    drop(socket);
+                });
+            }
+            Action::StopReading(pause) => {
+                self.count_action("stopped reading");
+                let end = Instant::now() + pause;
+                self.user.borrow_mut().blind_until = Some(end + CATCH_UP);
+                self.sim.pause_until(end).await;
+                self.user.borrow_mut().note("reads again");
+            }
+            Action::Leave | Action::Nothing => {}
         }
     }
 
-    async fn join(&self, socket: &mut Socket, line: &mut Line) {
-        line.rejoin = None;
-        let join = {
-            let me = self.me.borrow();
-            let last = line.resumed.map(|id| id.to_string());
-            join_frame(&me.room, &me.user, &me.token, last.as_deref())
-        };
-        let _ = socket.send(Message::text(join.to_string())).await; // a failure shows when reading
+    async fn leave(&mut self) {
+        self.count_action("leave");
+        // From now on: others may see that the user left before its own socket is closed.
+        self.user.borrow_mut().gone = Some(Instant::now());
+        self.model.leave().await;
+        let mut user = self.user.borrow_mut();
+        user.connected = None;
+        user.give_up(|_| true);
     }
 
-    /// The next talk to send, if it is time: one under way, in order.
-    fn pump(&self, line: &mut Line, now: Instant) -> Option<String> {
-        if line.flying.is_some_and(|at| now - at > LATE) {
-            line.flying = None;
-        }
-        if !line.live || line.flying.is_some() || now < line.hold {
-            return None;
-        }
-        let mut me = self.me.borrow_mut();
-        let saying = me.pending()?;
-        saying.sent.get_or_insert(now);
-        line.flying = Some(now);
-        Some(json!({"kind": "talk", "message": saying.text, "cid": saying.cid}).to_string())
+    fn count_action(&self, kind: &'static str) {
+        self.sim.count_fault(kind);
+        self.user.borrow_mut().note(kind);
     }
+}
 
-    /// When [`pump`](Self::pump) may have something to send.
-    fn pending_at(&self, line: &Line) -> Option<Instant> {
-        if !line.live || self.me.borrow_mut().pending().is_none() {
-            return None;
-        }
-        Some(
-            line.flying
-                .map_or(line.hold, |at| at + LATE + Duration::from_millis(1)),
-        )
+fn list_members(sim: &Simulation, user: &mut User, dyno: usize, frame: &Value) {
+    user.users = users(frame);
+    user.count = frame["count"].as_u64().unwrap_or(0) as usize;
+    if user.count == user.users.len() && !user.users.contains(&user.name) {
+        let name = &user.name;
+        user.wrong.push(format!("{name} is not in its own list"));
     }
+    let at = sim.start.elapsed().as_secs_f64();
+    for what in sim.judge_list(user, dyno, frame) {
+        user.wrong.push(format!("{what}, at {at:.1} s"));
+    }
+}
+
+fn cid(talk: &Value) -> String {
+    talk["cid"].as_str().unwrap_or("?").to_string()
 }

@@ -1,9 +1,9 @@
-//! What goes wrong, and when: one schedule from the seed. Each fault takes its part of the town away for its time, so
-//! that no two of them want the same; faults of different parts overlap.
+//! The faults and their schedule, which follows from the seed. A fault takes its dyno or Redis out of the simulation while
+//! it lasts, so that no two faults act on the same one; faults of different parts overlap.
 
+use super::simulation::Simulation;
 use super::support::proxy::Flow;
 use super::support::{Dyno, Redis};
-use super::town::Town;
 use fastrand::Rng;
 use nix::sys::signal::Signal::{SIGCONT, SIGKILL, SIGSTOP, SIGTERM};
 use std::rc::Rc;
@@ -11,14 +11,14 @@ use std::time::Duration;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
 
-/// The platform gives 30 s, the design promises 10.
+/// A dyno exits within this time after SIGTERM.
 const EXIT: Duration = Duration::from_secs(10);
-
-/// A dyno may be in the middle of a vain attempt to connect when its way to Redis is free again: until then, and a pause
-/// longer, it knows only what it knew.
+/// A dyno that is connecting when its way to Redis opens again notices it after a timeout and a pause.
 const CONNECTING: Duration = Duration::from_secs(6);
+/// A fault is over this long after its duration: the dyno exits, or notices that Redis is back.
+const AFTERWARDS: Duration = CONNECTING;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 enum Fault {
     Terminate(usize),
     Kill(usize),
@@ -34,144 +34,151 @@ enum Fault {
     Flush,
 }
 
-/// Faults until `end`; returns when all of them are over.
-pub async fn schedule(town: Rc<Town>, seed: u64, end: Instant, flush: bool) {
+impl Fault {
+    fn random(rng: &mut Rng, dynos: usize, flush: bool) -> Fault {
+        let dyno = rng.usize(..dynos);
+        match rng.u32(..if flush { 106 } else { 100 }) {
+            0..18 => Fault::Terminate(dyno),
+            18..34 => Fault::Kill(dyno),
+            34..44 => Fault::Stall(dyno),
+            44..50 => Fault::LongStall(dyno),
+            50..58 => Fault::RestartRedis,
+            58..66 => Fault::StopRedis,
+            66..76 => Fault::CutNormal,
+            76..86 => Fault::CutPubsub,
+            86..93 => Fault::Swallow,
+            93..100 => Fault::SwallowAnswers,
+            _ => Fault::Flush,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Fault::Terminate(_) => "dyno SIGTERM",
+            Fault::Kill(_) => "dyno SIGKILL",
+            Fault::Stall(_) => "dyno SIGSTOP",
+            Fault::LongStall(_) => "dyno SIGSTOP, over a lease",
+            Fault::RestartRedis => "redis restart",
+            Fault::StopRedis => "redis SIGSTOP",
+            Fault::CutNormal => "CLIENT KILL normal",
+            Fault::CutPubsub => "CLIENT KILL pubsub",
+            Fault::Swallow => "link swallows all",
+            Fault::SwallowAnswers => "link swallows answers",
+            Fault::Flush => "redis FLUSHALL",
+        }
+    }
+
+    /// How long its part is away, or frozen, or cut off. `random` is up to 6 s.
+    fn duration(self, random: Duration) -> Duration {
+        match self {
+            Fault::Terminate(_) | Fault::Kill(_) => random / 4,
+            Fault::Stall(_) | Fault::StopRedis => Duration::from_secs(1) + random,
+            Fault::LongStall(_) => Duration::from_secs(22) + random,
+            Fault::RestartRedis => random / 2,
+            Fault::Swallow | Fault::SwallowAnswers => Duration::from_secs(3) + random,
+            Fault::CutNormal | Fault::CutPubsub | Fault::Flush => Duration::ZERO,
+        }
+    }
+}
+
+/// Starts a fault every 2 to 7 seconds, but none that would not be over at `end`. Returns when all are over.
+pub async fn schedule(sim: Rc<Simulation>, seed: u64, end: Instant, flush: bool) {
     let mut rng = Rng::with_seed(seed ^ 0xfau64);
-    let mut under_way = vec![];
+    let mut running = vec![];
     loop {
-        sleep(millis(&mut rng, 2_000..7_000)).await;
-        let fault = pick(&mut rng, town.dynos.len(), flush);
-        let long = millis(&mut rng, 0..6_000);
+        sleep(Duration::from_millis(rng.u64(2_000..7_000))).await;
+        let fault = Fault::random(&mut rng, sim.dynos.len(), flush);
+        let duration = fault.duration(Duration::from_millis(rng.u64(..6_000)));
         if Instant::now() >= end {
             break;
         }
-        under_way.push(spawn_local(happen(town.clone(), fault, long)));
+        if Instant::now() + duration + AFTERWARDS < end {
+            running.push(spawn_local(cause(sim.clone(), fault, duration)));
+        }
     }
-    for fault in under_way {
+    for fault in running {
         if let Err(e) = fault.await {
-            town.fail(format!("a fault did not end as it should: {e}"));
+            sim.fail(format!("a fault panicked: {e}"));
         }
     }
 }
 
-fn pick(rng: &mut Rng, dynos: usize, flush: bool) -> Fault {
-    let dyno = rng.usize(..dynos);
-    match rng.u32(..if flush { 106 } else { 100 }) {
-        0..18 => Fault::Terminate(dyno),
-        18..34 => Fault::Kill(dyno),
-        34..44 => Fault::Stall(dyno),
-        44..50 => Fault::LongStall(dyno),
-        50..58 => Fault::RestartRedis,
-        58..66 => Fault::StopRedis,
-        66..76 => Fault::CutNormal,
-        76..86 => Fault::CutPubsub,
-        86..93 => Fault::Swallow,
-        93..100 => Fault::SwallowAnswers,
-        _ => Fault::Flush,
-    }
-}
-
-async fn happen(town: Rc<Town>, fault: Fault, long: Duration) {
+async fn cause(sim: Rc<Simulation>, fault: Fault, duration: Duration) {
     match fault {
         Fault::Terminate(n) | Fault::Kill(n) | Fault::Stall(n) | Fault::LongStall(n) => {
-            let Some(mut dyno) = town.dynos[n].take() else {
+            let Some(mut dyno) = sim.dynos[n].take() else {
                 return; // another fault has it
             };
-            befall_dyno(&town, fault, n, &mut dyno, long).await;
-            town.dynos[n].replace(Some(dyno));
+            sim.count_fault(fault.name());
+            dyno_fault(&sim, fault, n, &mut dyno, duration).await;
+            sim.dynos[n].replace(Some(dyno));
         }
         Fault::Swallow | Fault::SwallowAnswers => {
-            let Some(proxy) = &town.proxy else { return };
-            town.set_dyno_well(0, false);
-            let (flow, kind) = match fault {
-                Fault::Swallow => (Flow::Swallow, "link swallows all"),
-                _ => (Flow::SwallowAnswers, "link swallows answers"),
-            };
-            town.count_fault(kind);
-            proxy.set(flow);
-            sleep(Duration::from_secs(3) + long).await;
-            proxy.set(Flow::Through);
+            sim.count_fault(fault.name());
+            sim.dyno_fault_begins(0);
+            sim.proxy.set(match fault {
+                Fault::Swallow => Flow::Swallow,
+                _ => Flow::SwallowAnswers,
+            });
+            sleep(duration).await;
+            sim.proxy.set(Flow::Through);
             sleep(CONNECTING).await;
-            town.set_dyno_well(0, true);
+            sim.dyno_fault_ends(0);
         }
         _ => {
-            let Some(mut redis) = town.redis.take() else {
+            let Some(mut redis) = sim.redis.take() else {
                 return;
             };
-            town.set_redis_well(false);
-            befall_redis(&town, fault, &mut redis, long).await;
-            town.set_redis_well(true);
-            town.redis.replace(Some(redis));
+            sim.count_fault(fault.name());
+            sim.set_redis_works(false);
+            redis_fault(fault, &mut redis, duration).await;
+            sim.set_redis_works(true);
+            sim.redis.replace(Some(redis));
         }
     }
 }
 
-async fn befall_dyno(town: &Town, fault: Fault, n: usize, dyno: &mut Dyno, long: Duration) {
+async fn dyno_fault(sim: &Simulation, fault: Fault, n: usize, dyno: &mut Dyno, time: Duration) {
     match fault {
-        Fault::Terminate(_) => {
-            town.count_fault("dyno SIGTERM");
-            dyno.signal(SIGTERM);
+        Fault::Terminate(_) | Fault::Kill(_) => {
+            let killed = matches!(fault, Fault::Kill(_));
+            dyno.signal(if killed { SIGKILL } else { SIGTERM });
             let status = dyno.exit(EXIT).await;
-            if status.code() != Some(0) {
-                town.fail(format!("dyno {n} ended with {status} after SIGTERM"));
+            if !killed && status.code() != Some(0) {
+                sim.fail(format!("dyno {n} ended with {status} after SIGTERM"));
             }
-            sleep(long / 4).await;
-            dyno.restart().await;
-        }
-        Fault::Kill(_) => {
-            town.count_fault("dyno SIGKILL");
-            dyno.signal(SIGKILL);
-            dyno.exit(EXIT).await;
-            sleep(long / 4).await;
+            sleep(time).await;
             dyno.restart().await;
         }
         _ => {
-            let stall = match fault {
-                Fault::LongStall(_) => Duration::from_secs(22) + long,
-                _ => Duration::from_secs(1) + long,
-            };
-            town.count_fault(match fault {
-                Fault::LongStall(_) => "dyno SIGSTOP, over a lease",
-                _ => "dyno SIGSTOP",
-            });
-            town.set_dyno_well(n, false);
+            sim.dyno_fault_begins(n);
             dyno.signal(SIGSTOP);
-            sleep(stall).await;
+            sleep(time).await;
             dyno.signal(SIGCONT);
-            town.set_dyno_well(n, true);
+            sim.dyno_fault_ends(n);
         }
     }
 }
 
-async fn befall_redis(town: &Town, fault: Fault, redis: &mut Redis, long: Duration) {
+async fn redis_fault(fault: Fault, redis: &mut Redis, time: Duration) {
     match fault {
         Fault::RestartRedis => {
-            town.count_fault("redis restart");
             redis.stop().await;
-            sleep(long / 2).await;
+            sleep(time).await;
             redis.restart().await;
         }
         Fault::StopRedis => {
-            town.count_fault("redis SIGSTOP");
             redis.signal(SIGSTOP);
-            sleep(Duration::from_secs(1) + long).await;
+            sleep(time).await;
             redis.signal(SIGCONT);
         }
-        Fault::Flush => {
-            town.count_fault("redis FLUSHALL");
-            redis.cmd::<()>(&["FLUSHALL"]);
-        }
+        Fault::Flush => redis.cmd::<()>(&["FLUSHALL"]),
         _ => {
-            let (kind, counted) = match fault {
-                Fault::CutNormal => ("normal", "CLIENT KILL normal"),
-                _ => ("pubsub", "CLIENT KILL pubsub"),
+            let kind = match fault {
+                Fault::CutNormal => "normal",
+                _ => "pubsub",
             };
-            town.count_fault(counted);
             redis.cmd::<u64>(&["CLIENT", "KILL", "TYPE", kind]);
         }
     }
-}
-
-fn millis(rng: &mut Rng, range: std::ops::Range<u64>) -> Duration {
-    Duration::from_millis(rng.u64(range))
 }

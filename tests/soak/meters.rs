@@ -1,49 +1,59 @@
-//! What is read off while the soak runs: a line every five seconds, memory and descriptors of the dynos after a minute
-//! and at the end, and the summary.
+//! Measures while the soak runs: a line every five seconds, memory and descriptors of the dynos, and the summary.
 
+use super::simulation::Simulation;
+use super::streams::Streams;
 use super::support::raw::http;
-use super::town::Town;
-use super::truth::Truth;
 use super::verify::{self, Count};
 use serde_json::Value;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
-use tokio::time::timeout;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
 
 const EVERY: Duration = Duration::from_secs(5);
 const FIRST_MINUTE: Duration = Duration::from_secs(60);
-/// Beyond the level after the first minute: a few logs that were not full then, and what an allocator keeps.
+/// Allowed growth of a dyno's memory after the first measurement: histories that were not full, and the allocator.
 const GROWTH_KB: u64 = 8 * 1024;
-/// Descriptors that are no sockets of pages: a dyno under a fault may have held some less.
+/// Allowed growth of the descriptors that are not connections of clients.
 const GROWTH_FDS: usize = 8;
+/// A dyno has closed every connection whose client is gone within this time.
+const CLOSED: Duration = Duration::from_secs(8);
 
 pub struct Meters {
-    town: Rc<Town>,
-    truth: Truth,
+    sim: Rc<Simulation>,
+    streams: Streams,
     next: Instant,
-    /// The largest dyno after the first minute: kB, and descriptors that belong to no page.
-    first: Option<(u64, usize)>,
-    last: Option<(u64, usize)>,
+    /// Memory of the largest dyno in kB: after half of the time (at most a minute), and at the end.
+    first_at: Duration,
+    first_rss: Option<u64>,
+    last_rss: u64,
+    /// Descriptors that are not connections of clients: before the first client comes, and at the end.
+    first_fds: usize,
+    last_fds: usize,
     sockets: String,
 }
 
 impl Meters {
-    pub fn new(town: Rc<Town>, truth: Truth) -> Meters {
-        let next = Instant::now() + EVERY;
-        Meters {
-            town,
-            truth,
-            next,
-            first: None,
-            last: None,
+    /// To be called before the first client comes.
+    pub fn new(sim: Rc<Simulation>, streams: Streams, duration: Duration) -> Meters {
+        let mut meters = Meters {
+            sim,
+            streams,
+            next: Instant::now() + EVERY,
+            first_at: FIRST_MINUTE.min(duration / 2),
+            first_rss: None,
+            last_rss: 0,
+            first_fds: 0,
+            last_fds: 0,
             sockets: String::new(),
-        }
+        };
+        meters.first_fds = meters.dynos().1.iter().sum();
+        meters
     }
 
-    /// The largest resident memory in kB, and descriptors of each dyno.
+    /// Memory of the largest dyno in kB, and the descriptors of each.
     fn dynos(&self) -> (u64, Vec<usize>) {
         let (mut rss, mut fds) = (0, vec![]);
-        for dyno in &self.town.dynos {
+        for dyno in &self.sim.dynos {
             if let Some(dyno) = dyno.borrow().as_ref() {
                 rss = rss.max(dyno.rss_kb());
                 fds.push(dyno.fds());
@@ -52,81 +62,75 @@ impl Meters {
         (rss, fds)
     }
 
-    fn online(&self, dyno: Option<usize>) -> usize {
-        let people = self.town.people.borrow();
-        let seats = people.iter().filter_map(|p| p.borrow().seat);
-        seats.filter(|s| dyno.is_none_or(|n| s.0 == n)).count()
+    fn online(&self) -> usize {
+        let users = self.sim.users.borrow();
+        users
+            .iter()
+            .filter(|user| user.borrow().connected.is_some())
+            .count()
     }
 
     pub fn read(&mut self) {
-        let now = Instant::now();
-        if now < self.next {
+        let (at, online) = (self.sim.start.elapsed(), self.online());
+        let (rss, fds) = self.dynos();
+        if self.first_rss.is_none() && at >= self.first_at && fds.len() == self.sim.dynos.len() {
+            self.first_rss = Some(rss);
+        }
+        if Instant::now() < self.next {
             return;
         }
-        self.next = now + EVERY;
-        let at = self.town.start.elapsed();
-        let (rss, fds) = self.dynos();
-        if self.first.is_none() && at >= FIRST_MINUTE && fds.len() == self.town.dynos.len() {
-            let own = fds.iter().sum::<usize>().saturating_sub(self.online(None));
-            self.first = Some((rss, own));
-        }
-        let stream: usize = self.truth.logs().values().map(Vec::len).sum();
-        let tally = self.town.tally.borrow();
+        self.next = Instant::now() + EVERY;
+        let in_stream: usize = self.streams.entries().values().map(Vec::len).sum();
+        let tally = self.sim.tally.borrow();
         let faults: u64 = tally.faults.values().sum();
         println!(
-            "at={}s online={} said={} in_stream={stream} delivered={} reconnects={} faults={faults} rss_kb={rss} fds={fds:?}",
+            "at={}s online={online} said={} in_stream={in_stream} delivered={} reconnects={} faults={faults} rss_kb={rss} fds={fds:?}",
             at.as_secs(),
-            self.online(None),
             tally.said,
             tally.delivered,
             tally.reconnects,
         );
     }
 
-    /// I3 and I4: the dynos have as many sockets as there are people, and descriptors to match; nothing has grown.
+    /// Checks that the dynos have one connection for each user, no other descriptors, and no more memory.
     pub async fn open_sockets(&mut self) {
         let start = Instant::now();
         loop {
-            let (mut open, mut hosts) = (0, vec![]);
-            for addr in &self.town.addrs {
+            let mut per_dyno = vec![];
+            for addr in &self.sim.addrs {
                 let head = format!("GET /healthz HTTP/1.1\r\nHost: {addr}\r\n\r\n");
                 let answer = timeout(EVERY, http(*addr, &head)).await;
                 let body = answer.map(|a| a.body).unwrap_or_default();
                 let health: Value = serde_json::from_slice(&body).unwrap_or_default();
-                open += health["connections"].as_u64().unwrap_or(0) as usize;
-                hosts.push(health["connections"].as_u64());
+                per_dyno.push(health["connections"].as_u64());
             }
+            let open = per_dyno.iter().flatten().sum::<u64>() as usize;
             let (rss, fds) = self.dynos();
-            let people = self.online(None);
-            let own = fds.iter().sum::<usize>().saturating_sub(people);
-            self.last = Some((rss, own));
-            let fds_back = self
-                .first
-                .is_none_or(|(_, first)| own <= first + GROWTH_FDS);
-            self.sockets = format!("people={people} sockets={open} per_dyno={hosts:?}");
-            if open == people && fds_back {
+            let users = self.online();
+            self.last_rss = rss;
+            self.last_fds = fds.iter().sum::<usize>().saturating_sub(users);
+            self.sockets = format!("users={users} sockets={open} per_dyno={per_dyno:?}");
+            if open == users && self.last_fds <= self.first_fds + GROWTH_FDS {
                 break;
             }
-            if start.elapsed() > Duration::from_secs(8) {
-                self.town.fail(format!(
-                    "sockets left behind: {}, descriptors beside them {own}, after a minute {:?}",
-                    self.sockets, self.first
+            if start.elapsed() > CLOSED {
+                self.sim.fail(format!(
+                    "sockets left open: {}, other descriptors {}, at the start {}",
+                    self.sockets, self.last_fds, self.first_fds
                 ));
                 break;
             }
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            sleep(Duration::from_millis(500)).await;
         }
-        if let (Some((first, _)), Some((last, _))) = (self.first, self.last)
-            && last > first + GROWTH_KB
-        {
-            self.town
+        let (first, last) = (self.first_rss, self.last_rss);
+        if let Some(first) = first.filter(|first| last > first + GROWTH_KB) {
+            self.sim
                 .fail(format!("memory grew from {first} kB to {last} kB"));
         }
     }
 
     pub fn summary(&self, count: &Count) {
-        let tally = self.town.tally.borrow();
-        let failed = self.town.failures.borrow().len();
+        let tally = self.sim.tally.borrow();
         println!(
             "messages said={} confirmed={} given_up={} delivered={} shown={}",
             tally.said, count.confirmed, count.given_up, tally.delivered, count.shown
@@ -134,20 +138,29 @@ impl Meters {
         println!("reconnects={} closes={:?}", tally.reconnects, tally.closes);
         println!("errors={:?}", tally.errors);
         println!("faults={:?}", tally.faults);
-        let ghosts = verify::names(&self.town, &self.rooms()).len();
+        let rooms: Vec<String> = self.streams.entries().keys().cloned().collect();
         println!(
-            "lost={} doubled={} out_of_order={} false_gaps={} gaps={} rooms_with_wrong_names={ghosts}",
-            count.lost, count.doubled, count.disordered, count.false_gaps, count.gaps
+            "lost={} doubled={} out_of_order={} false_gaps={} gaps={} rooms_with_wrong_names={}",
+            count.lost,
+            count.doubled,
+            count.disordered,
+            count.false_gaps,
+            count.gaps,
+            verify::names(&self.sim, &rooms).len()
         );
         println!("{}", self.sockets);
         println!(
-            "rss_kb and other descriptors: after 60 s {:?}, at the end {:?}",
-            self.first, self.last
+            "rss_kb after {} s {:?}, at the end {}; other descriptors at the start {}, at the end {}",
+            self.first_at.as_secs(),
+            self.first_rss,
+            self.last_rss,
+            self.first_fds,
+            self.last_fds
         );
-        println!("failures={failed}");
-    }
-
-    fn rooms(&self) -> Vec<String> {
-        self.truth.logs().keys().cloned().collect()
+        println!(
+            "machine_stalls={} failures={}",
+            tally.machine_stalls,
+            self.sim.failures.borrow().len()
+        );
     }
 }

@@ -1,40 +1,38 @@
-//! The promise under random faults, for as long as one likes:
+//! The soak test: it runs simulated clients and random faults against real dynos and a private Redis.
 //!
 //!     cargo run --release --example soak -- --seconds 600 --dynos 3 --clients 200 --seed 1
 //!     cargo run --release --example soak -- --stampede
 //!     cargo run --release --example soak -- --status
 //!
-//! A private Redis, dynos and pages without browsers; talk, joins, leaves, reloads and a fault every few seconds, all
-//! from the seed. At the end everything comes to rest and is compared with the streams. `--flush` adds FLUSHALL, which
-//! breaks the promise on purpose. Exits with 1 if an invariant fails, and says which, where and for whom.
+//! Clients talk, join, leave and reload; every few seconds a fault happens. All of it follows from the seed. At the end
+//! the faults stop, and what the clients saw is compared with the streams. `--flush` adds FLUSHALL, which breaks the
+//! promise on purpose. The exit code is 1 if an invariant was violated.
+//!
+//! The program is built in the profile of the soak: without `--release`, the debug build is tested.
 
-mod acts;
 mod client;
 mod faults;
-mod line;
 mod meters;
 mod modes;
-mod record;
+mod simulation;
+mod streams;
 #[path = "../support/mod.rs"]
 mod support;
-mod town;
-mod truth;
+mod user;
 mod verify;
 
 use client::Client;
 use fastrand::Rng;
 use meters::Meters;
-use record::Person;
-use std::path::PathBuf;
+use simulation::Simulation;
 use std::process::{Command, ExitCode};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use streams::Streams;
 use tokio::task::{LocalSet, spawn_local};
-use tokio::time::{sleep, timeout};
-use town::Town;
-use truth::Truth;
+use tokio::time::{Instant, sleep, timeout};
 
-/// Rooms, and how many of a hundred people go there.
+/// The rooms, and the share of the users of each, in per cent.
 const ROOMS: [(&str, u32); 6] = [
     ("plaza", 45),
     ("market", 25),
@@ -43,7 +41,7 @@ const ROOMS: [(&str, u32); 6] = [
     ("bench", 4),
     ("attic", 2),
 ];
-/// For everything to come to rest: a dead line, a try and a pause between tries.
+/// The longest time until all is at rest: a dead connection (35 s) and a pause between tries (15 s).
 const SETTLE: Duration = Duration::from_secs(50);
 
 pub struct Flags {
@@ -81,7 +79,7 @@ fn main() -> ExitCode {
     }
     build_program();
     support::need_descriptors(4_096);
-    // One thread: children are bound to the thread that starts them, and the dynos need the other processors.
+    // One thread: the children end with the thread that started them, and the dynos need the other processors.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -100,26 +98,36 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(failures > 0))
 }
 
-/// Builds what is to be soaked, as it is deployed, and tells the support where it is.
+/// Builds the program in the profile of this example, and tells the support where it is.
 fn build_program() {
     if std::env::var_os("DYNOCHAT_BIN").is_some() {
         return;
     }
+    // This file runs as TARGET/PROFILE/examples/soak. The directory of the profile `dev` is `debug`.
+    let own = std::env::current_exe().expect("a program knows its own path");
+    let directory = own.ancestors().nth(2).expect("the profile's directory");
+    let profile = match directory.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(name) => name,
+    };
     let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
-    let built = Command::new(cargo)
-        .args(["build", "--release", "--quiet", "--bin", "dynochat"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status();
+    let mut build = Command::new(cargo);
+    build.args(["build", "--quiet", "--bin", "dynochat"]);
+    build.args(["--profile", profile]);
+    build.current_dir(env!("CARGO_MANIFEST_DIR"));
+    // `cargo run` sets these for the example. Build scripts of dependencies watch them, and would run again.
+    for (name, _) in std::env::vars() {
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            build.env_remove(name);
+        }
+    }
+    let built = build.status();
     assert!(
         built.is_ok_and(|status| status.success()),
         "failed to build the program"
     );
-    // This runs as TARGET/PROFILE/examples/soak.
-    let own = std::env::current_exe().expect("a program knows its own path");
-    let target = own.ancestors().nth(3).expect("a target directory");
-    let program: PathBuf = target.join("release/dynochat");
     // SAFETY: there is only one thread yet.
-    unsafe { std::env::set_var("DYNOCHAT_BIN", program) };
+    unsafe { std::env::set_var("DYNOCHAT_BIN", directory.join("dynochat")) };
 }
 
 async fn soak(flags: &Flags) -> usize {
@@ -127,108 +135,97 @@ async fn soak(flags: &Flags) -> usize {
         "seed={} seconds={} dynos={} clients={}",
         flags.seed, flags.seconds, flags.dynos, flags.clients
     );
-    let town = Town::start(flags.seed, flags.dynos, true).await;
+    let sim = Simulation::start(flags.seed, flags.dynos).await;
     let rooms: Vec<String> = ROOMS.iter().map(|(room, _)| room.to_string()).collect();
-    let url = town.redis.borrow().as_ref().map(|redis| redis.url());
-    let truth = Truth::watch(&url.expect("Redis has just started"), &rooms);
-    for n in 0..flags.clients {
-        spawn_local(inhabit(town.clone(), n));
+    let url = sim.redis.borrow().as_ref().map(|redis| redis.url());
+    let streams = Streams::record(&url.expect("Redis has just started"), &rooms);
+    let duration = Duration::from_secs(flags.seconds);
+    let mut meters = Meters::new(sim.clone(), streams.clone(), duration);
+    for slot in 0..flags.clients {
+        spawn_local(client_slot(sim.clone(), slot));
     }
-    let watcher = town.clone();
-    spawn_local(async move {
-        loop {
-            watcher.note_leases();
-            sleep(Duration::from_millis(250)).await;
-        }
-    });
-    let mut meters = Meters::new(town.clone(), truth.clone());
-    let end = Instant::now() + Duration::from_secs(flags.seconds);
-    let faults = spawn_local(faults::schedule(
-        town.clone(),
-        flags.seed,
-        end.into(),
-        flags.flush,
-    ));
-    while Instant::now() < end || !faults.is_finished() {
+    spawn_local(sim.clone().watch_leases());
+    let end = Instant::now() + duration;
+    let schedule = faults::schedule(sim.clone(), flags.seed, end, flags.flush);
+    let schedule = spawn_local(schedule);
+    while Instant::now() < end || !schedule.is_finished() {
         sleep(Duration::from_secs(1)).await;
         meters.read();
     }
-    if let Err(e) = faults.await {
-        town.fail(format!("the schedule of faults broke: {e}"));
+    if let Err(e) = schedule.await {
+        sim.fail(format!("the schedule of faults panicked: {e}"));
     }
-    town.settling.set(true);
+    sim.settling.set(true);
     println!("settling");
-    let mut restless = vec![];
+    let settling = Instant::now();
+    let mut unsettled = vec![];
     let settled = timeout(SETTLE, async {
-        while let what = at_rest(&town, &truth, &rooms)
-            && !what.is_empty()
-        {
-            restless = what;
-            sleep(Duration::from_secs(1)).await;
+        loop {
+            unsettled = not_at_rest(&sim, &streams, &rooms);
+            if unsettled.is_empty() {
+                break;
+            }
+            sleep(Duration::from_millis(500)).await;
             meters.read();
         }
     });
     if settled.await.is_err() {
-        restless.into_iter().take(20).for_each(|what| {
-            town.fail(format!(
+        for what in unsettled.iter().take(20) {
+            sim.fail(format!(
                 "not at rest {SETTLE:?} after the last fault: {what}"
             ));
-        });
+        }
     }
+    println!("settled after {:.1?}", settling.elapsed());
     meters.open_sockets().await;
-    truth.end();
-    let count = verify::messages(&town, &truth, flags.flush);
+    streams.stop();
+    let count = verify::messages(&sim, &streams, flags.flush);
     meters.summary(&count);
-    town.failures.borrow().len()
+    sim.failures.borrow().len()
 }
 
-/// What keeps the town from being at rest: people without a connection, talks without a receipt, names.
-fn at_rest(town: &Town, truth: &Truth, rooms: &[String]) -> Vec<String> {
-    let mut restless = vec![];
-    for person in verify::present(town) {
-        let mut person = person.borrow_mut();
-        let (who, room) = (person.user.clone(), person.room.clone());
-        if person.seat.is_none() {
-            restless.push(format!("{who} is not connected"));
-        } else if person.redis_down {
-            restless.push(format!("{who} is told that Redis is away"));
+/// What is still to happen: users without a connection, messages without an acknowledgement, lists of members.
+fn not_at_rest(sim: &Simulation, streams: &Streams, rooms: &[String]) -> Vec<String> {
+    let mut unsettled = vec![];
+    for user in verify::present(sim) {
+        let user = user.borrow();
+        let (name, newest) = (&user.name, streams.newest(&user.room));
+        if user.connected.is_none() {
+            unsettled.push(format!("{name} is not connected"));
+        } else if user.redis_down {
+            unsettled.push(format!("{name} sees that Redis is down"));
         }
-        if let Some(saying) = person.pending() {
-            restless.push(format!("{who} has no receipt for {}", saying.cid));
+        if let Some(message) = user.pending() {
+            let cid = &message.cid;
+            unsettled.push(format!("{name} has no acknowledgement for {cid}"));
         }
-        if person.last() < Some(truth.last(&room)) && person.last().is_some() {
-            restless.push(format!("{who} has not seen {}", truth.last(&room)));
+        if user.last().is_some_and(|last| last < newest) {
+            unsettled.push(format!("{name} has not seen {newest}"));
         }
     }
-    restless.extend(verify::names(town, rooms));
-    restless
+    unsettled.extend(verify::names(sim, rooms));
+    unsettled
 }
 
-/// One place in town: somebody lives there, leaves some day, and somebody else moves in.
-async fn inhabit(town: Rc<Town>, n: usize) {
-    let mut rng = Rng::with_seed(town.seed.wrapping_mul(1_000_003).wrapping_add(n as u64));
-    sleep(Duration::from_secs_f64(rng.f64() * 5.0)).await;
-    for life in 0.. {
+/// A client slot: one simulated user after the other. A user who leaves is followed by a new one.
+async fn client_slot(sim: Rc<Simulation>, slot: usize) {
+    let seed = sim.seed.wrapping_mul(1_000_003).wrapping_add(slot as u64);
+    let mut rng = Rng::with_seed(seed);
+    sleep(Duration::from_secs_f64(rng.f64() * 2.0)).await;
+    for n in 0.. {
         let mut dice = rng.u32(..100);
         let room = ROOMS.iter().find(|(_, share)| {
-            let here = dice < *share;
+            let hit = dice < *share;
             dice = dice.saturating_sub(*share);
-            here
+            hit
         });
-        let room = room.map_or(ROOMS[0].0, |(room, _)| room);
-        let token = format!("{:032x}", rng.u128(..));
-        let me = town.move_in(Person::new(format!("p{n:03}-{life}"), room.into(), token));
-        let mut client = Client {
-            town: town.clone(),
-            me,
-            rng: rng.fork(),
-            next_act: Instant::now() + Duration::from_secs_f64(rng.f64() * 20.0),
-            acts: acts::live,
-            tries: 0,
-        };
-        client.run().await;
+        let room = room.expect("the shares make 100").0;
+        let first_action = Duration::from_secs_f64(rng.f64() * 20.0);
+        let name = format!("p{slot:03}-{n}");
+        let mut client = Client::new(&sim, &name, room, rng.fork(), client::random_action);
+        client.run(Instant::now() + first_action).await;
         sleep(Duration::from_secs_f64(rng.f64() * 20.0)).await;
-        if town.settling.get() {
+        if sim.settling.get() {
             return;
         }
     }

@@ -1,12 +1,12 @@
-//! The four invariants, once everything has come to rest. Each failure is a sentence with who, what, and on which dyno.
+//! The checks at the end, when everything is at rest. A failure says who, what, and on which dyno.
 
-use super::record::{Fate, Person};
+use super::simulation::{Simulation, UserRef};
+use super::streams::{Entry, Streams, read};
 use super::support::check;
-use super::town::{Someone, Town};
-use super::truth::{Entry, Truth, read};
+use super::user::{Outcome, User};
 use std::collections::{BTreeSet, HashMap};
 
-/// A log holds 1,000 messages and 128 KiB: whoever missed fewer than this has no reason to be told of a gap.
+/// A history holds 1,000 messages or 128 KiB, in any case more than this: if fewer are missing, a gap is false.
 const SURELY_HELD: usize = 400;
 
 #[derive(Default)]
@@ -21,58 +21,56 @@ pub struct Count {
     pub gaps: usize,
 }
 
-/// I1. What everyone saw and said, against the streams.
-pub fn messages(town: &Town, truth: &Truth, flushed: bool) -> Count {
+/// Compares what each user saw and sent with the streams.
+pub fn messages(sim: &Simulation, streams: &Streams, flushed: bool) -> Count {
     let mut count = Count::default();
-    let logs = truth.logs();
+    let entries = streams.entries();
     if !flushed {
-        compare_streams(town, &logs);
+        compare_streams(sim, &entries);
     }
-    for person in town.people.borrow().iter() {
-        let person = person.borrow();
-        let empty = vec![];
-        let log = logs.get(&person.room).unwrap_or(&empty);
-        for what in &person.wrong {
+    for user in sim.users.borrow().iter() {
+        let user = user.borrow();
+        let stream = entries.get(&user.room).map_or(&[][..], Vec::as_slice);
+        let fail = |what: String| sim.fail(format!("{} in {}: {what}", user.name, user.room));
+        for what in &user.wrong {
             count.doubled += usize::from(what.starts_with("doubled"));
             count.disordered += usize::from(what.starts_with("out of order"));
-            town.fail(format!("{} in {}: {what}", person.user, person.room));
+            fail(what.clone());
         }
-        seen(town, &person, log, &mut count);
-        said(town, &person, log, &mut count);
+        compare_shown(&user, stream, &mut count, fail);
+        compare_sent(&user, stream, &mut count, fail);
     }
     count
 }
 
-/// What is left of each stream is the end of what was read of it all along.
-fn compare_streams(town: &Town, logs: &HashMap<String, Vec<Entry>>) {
-    let redis = town.redis.borrow();
+/// What is left of each stream must be the end of what was recorded of it.
+fn compare_streams(sim: &Simulation, entries: &HashMap<String, Vec<Entry>>) {
+    let redis = sim.redis.borrow();
     let redis = redis.as_ref().expect("no fault is left");
     let client = redis::Client::open(redis.url()).expect("the URL of our own Redis");
     let mut connection = client.get_connection().expect("Redis is there");
-    for (room, log) in logs {
+    for (room, recorded) in entries {
         let left = read(&mut connection, room, "-").expect("a stream can be read");
-        if !log.ends_with(&left) {
-            town.fail(format!(
-                "the stream of {room} has changed: {} of {} entries are its own",
-                left.iter().filter(|e| log.contains(e)).count(),
+        if !recorded.ends_with(&left) {
+            sim.fail(format!(
+                "the stream of {room} has changed: {} of {} entries were recorded",
+                left.iter().filter(|e| recorded.contains(e)).count(),
                 left.len()
             ));
         }
     }
 }
 
-fn seen(town: &Town, person: &Person, log: &[Entry], count: &mut Count) {
-    let who = format!("{} in {}", person.user, person.room);
-    let stays = person.gone.is_none();
-    for (n, stretch) in person.stretches.iter().enumerate() {
+fn compare_shown(user: &User, stream: &[Entry], count: &mut Count, fail: impl Fn(String)) {
+    for (n, stretch) in user.stretches.iter().enumerate() {
         count.shown += stretch.ids.len();
-        let last_one = n + 1 == person.stretches.len();
+        let is_last = n + 1 == user.stretches.len();
         let end = match stretch.ids.last() {
-            _ if last_one && stays => log.last().map_or(stretch.after, |e| e.id),
+            _ if is_last && user.gone.is_none() => stream.last().map_or(stretch.after, |e| e.id),
             Some(last) => *last,
             None => stretch.after,
         };
-        let due: BTreeSet<_> = log
+        let expected: BTreeSet<_> = stream
             .iter()
             .map(|e| e.id)
             .filter(|id| *id > stretch.after && *id <= end)
@@ -80,114 +78,106 @@ fn seen(town: &Town, person: &Person, log: &[Entry], count: &mut Count) {
         let ids: BTreeSet<_> = stretch.ids.iter().copied().collect();
         if !stretch.ids.is_sorted_by(|a, b| a < b) {
             count.disordered += 1;
-            town.fail(format!("{who} saw ids out of order: {:?}", stretch.ids));
+            fail(format!("saw ids out of order: {:?}", stretch.ids));
         }
-        let missing: Vec<_> = due.difference(&ids).map(|id| id.to_string()).collect();
+        let missing: Vec<_> = expected.difference(&ids).map(|id| id.to_string()).collect();
         if !missing.is_empty() {
             count.lost += missing.len();
-            town.fail(format!(
-                "{who} missed {missing:?} after {} (dynos {:?})",
-                stretch.after, person.dynos
+            fail(format!(
+                "missed {missing:?} after {} (dynos {:?})",
+                stretch.after, user.dynos
             ));
         }
-        let extra: Vec<_> = ids.difference(&due).map(|id| id.to_string()).collect();
+        let extra: Vec<_> = ids.difference(&expected).map(|id| id.to_string()).collect();
         if !extra.is_empty() {
             count.disordered += extra.len();
-            town.fail(format!("{who} saw {extra:?}, which the stream never held"));
+            fail(format!("saw {extra:?}, which the stream never held"));
         }
         if let Some((from, to)) = stretch.gap {
             count.gaps += 1;
-            let between = log.iter().filter(|e| e.id > from && e.id <= to).count();
-            if between < SURELY_HELD && log.iter().any(|e| e.id == from) {
+            let between = stream.iter().filter(|e| e.id > from && e.id <= to).count();
+            if between < SURELY_HELD && stream.iter().any(|e| e.id == from) {
                 count.false_gaps += 1;
-                town.fail(format!(
-                    "{who} was told of a gap between {from} and {to}, where only {between} messages lie (dynos {:?})",
-                    person.dynos
+                fail(format!(
+                    "was told of a gap between {from} and {to} with only {between} messages (dynos {:?})",
+                    user.dynos
                 ));
             }
         }
     }
 }
 
-fn said(town: &Town, person: &Person, log: &[Entry], count: &mut Count) {
-    let who = format!("{} in {}", person.user, person.room);
+fn compare_sent(user: &User, stream: &[Entry], count: &mut Count, fail: impl Fn(String)) {
     let mut by_cid: HashMap<&str, Vec<usize>> = HashMap::new();
-    for (n, entry) in log.iter().enumerate() {
-        if entry.user == person.user {
+    for (n, entry) in stream.iter().enumerate() {
+        if entry.user == user.name {
             by_cid.entry(&entry.cid).or_default().push(n);
         }
     }
-    let mut before = None;
-    for saying in &person.sayings {
-        let places = by_cid.get(&*saying.cid).cloned().unwrap_or_default();
-        let (cid, fate) = (&saying.cid, saying.fate);
-        if places.len() > 1 {
+    let mut previous = None;
+    for message in &user.messages {
+        let cid = &message.cid;
+        let places = by_cid.get(&**cid).map_or(&[][..], Vec::as_slice);
+        let times = places.len();
+        if times > 1 {
             count.doubled += 1;
-            town.fail(format!(
-                "{who}: the talk {cid} is in the stream {} times",
-                places.len()
-            ));
+            fail(format!("the talk {cid} is in the stream {times} times"));
         }
-        match fate {
-            Fate::Confirmed(id) => {
+        match message.outcome {
+            Outcome::Confirmed(id) => {
                 count.confirmed += 1;
-                if places.first().map(|n| log[*n].id) != Some(id) {
+                if places.first().map(|n| stream[*n].id) != Some(id) {
                     count.lost += 1;
-                    town.fail(format!(
-                        "{who}: {cid} was confirmed as {id}, the stream has {places:?}"
+                    fail(format!(
+                        "{cid} was acknowledged as {id}, the stream has it at {places:?}"
                     ));
                 }
             }
-            Fate::GivenUp => count.given_up += 1,
-            Fate::Pending => {
+            Outcome::GivenUp => count.given_up += 1,
+            Outcome::Pending => {
                 count.lost += 1;
-                town.fail(format!(
-                    "{who}: {cid} was never confirmed; in the stream {} times",
-                    places.len()
+                fail(format!(
+                    "{cid} was never acknowledged; in the stream {times} times"
                 ));
             }
         }
         if let Some(place) = places.first() {
-            if before.is_some_and(|before| before > *place) {
+            if previous.is_some_and(|previous| previous > *place) {
                 count.disordered += 1;
-                town.fail(format!(
-                    "{who}: {cid} stands before what was said before it"
-                ));
+                fail(format!("{cid} is stored before an earlier message"));
             }
-            before = Some(*place);
+            previous = Some(*place);
         }
     }
 }
 
-/// I2. Names shown, names with a lease and people there are the same; or a sentence for each room where not.
-pub fn names(town: &Town, rooms: &[String]) -> Vec<String> {
-    let redis = town.redis.borrow();
+/// In each room, the names with a lease, the names shown and the users there must be the same. Returns what is not.
+pub fn names(sim: &Simulation, rooms: &[String]) -> Vec<String> {
+    let redis = sim.redis.borrow();
     let Some(redis) = redis.as_ref() else {
-        return vec!["Redis is away".into()];
+        return vec!["Redis is down".into()];
     };
     let mut wrong = vec![];
     for room in rooms {
-        let live = check::leases(redis, room);
-        let here: Vec<Someone> = present(town)
-            .into_iter()
-            .filter(|p| p.borrow().room == *room)
-            .collect();
-        let real: BTreeSet<String> = here.iter().map(|p| p.borrow().user.clone()).collect();
-        if live != real {
-            let ghosts: Vec<_> = live.difference(&real).collect();
-            let missing: Vec<_> = real.difference(&live).collect();
+        let mut here = present(sim);
+        here.retain(|user| user.borrow().room == *room);
+        let real: BTreeSet<String> = here.iter().map(|user| user.borrow().name.clone()).collect();
+        let leased = check::leases(redis, room);
+        if leased != real {
+            let ghosts: Vec<_> = leased.difference(&real).collect();
+            let missing: Vec<_> = real.difference(&leased).collect();
             wrong.push(format!(
-                "in {room} these names have a lease and nobody there: {ghosts:?}; these have none: {missing:?}"
+                "in {room} these names have a lease and no user: {ghosts:?}; these have no lease: {missing:?}"
             ));
         }
-        for person in &here {
-            let person = person.borrow();
-            let shown: BTreeSet<String> = person.users.iter().cloned().collect();
+        for user in &here {
+            let user = user.borrow();
+            let shown: BTreeSet<String> = user.users.iter().cloned().collect();
             if shown != real {
                 wrong.push(format!(
                     "{} on {:?} is shown {:?} too many and {:?} too few of {} in {room}",
-                    person.user,
-                    person.seat.map(|s| s.0),
+                    user.name,
+                    user.connected.map(|(dyno, _)| dyno),
                     shown.difference(&real).collect::<Vec<_>>(),
                     real.difference(&shown).collect::<Vec<_>>(),
                     real.len(),
@@ -198,9 +188,9 @@ pub fn names(town: &Town, rooms: &[String]) -> Vec<String> {
     wrong
 }
 
-/// Who has not left.
-pub fn present(town: &Town) -> Vec<Someone> {
-    let people = town.people.borrow();
-    let stay = people.iter().filter(|p| p.borrow().gone.is_none());
-    stay.cloned().collect()
+/// The users who have not left.
+pub fn present(sim: &Simulation) -> Vec<UserRef> {
+    let mut users = sim.users.borrow().clone();
+    users.retain(|user| user.borrow().gone.is_none());
+    users
 }

@@ -1,5 +1,7 @@
-//! A crowd of pages in one room that goes on talking while things happen to its dynos and its Redis.
+//! Pages in one room that keep talking while its dynos and its Redis fail.
 
+use super::facts::HISTORY;
+use super::page::model::RESEND;
 use super::{PATIENCE, Page, Redis, Router, check};
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
@@ -10,29 +12,25 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Pages at whatever dyno the router gives them, once they all see each other.
+    /// Opens pages and waits until each of them lists all of them.
     pub async fn gather(router: &Router, room: &str, count: usize) -> Crowd {
-        let pages: Vec<Page> = (0..count)
-            .map(|i| Page::open(router, room, &format!("n{i:03}")))
-            .collect();
+        let open = |i| Page::open(router, room, &format!("n{i:03}"));
+        let pages: Vec<Page> = (0..count).map(open).collect();
         for page in &pages {
             page.welcomed().await;
         }
         for page in &pages {
-            let all = count as u64;
             page.until("everyone is listed", PATIENCE, |life| {
-                life.counts.last().is_some_and(|c| c.1 == all)
+                life.counts.last().is_some_and(|c| c.1 == count as u64)
             })
             .await;
             page.life().counts.clear();
         }
-        Crowd {
-            room: room.to_string(),
-            pages,
-        }
+        let room = room.to_string();
+        Crowd { room, pages }
     }
 
-    /// Everybody says something, one after the other, at about fifty messages a second.
+    /// Each page sends a message, one page after the other, about fifty a second.
     pub async fn everyone_talks(&self, what: &str) {
         for page in &self.pages {
             page.say(&format!("{what} from {}", page.user));
@@ -40,7 +38,7 @@ impl Crowd {
         }
     }
 
-    /// Somebody says something, so many times a second.
+    /// Random pages send messages, so many a second.
     pub async fn chat(&self, per_second: u32, lasting: Duration) {
         let start = Instant::now();
         let mut said = 0;
@@ -53,22 +51,18 @@ impl Crowd {
         }
     }
 
-    /// Whatever happened: everyone is connected, everything typed is in the log once, and everyone has seen it all.
+    /// Checks that every page is connected, that everything typed is in the stream once, and that every page saw it all.
     pub async fn lost_nothing(&self, redis: &Redis, within: Duration) {
         let start = Instant::now();
         for page in &self.pages {
-            page.until(
-                "connected",
-                within.saturating_sub(start.elapsed()),
-                |life| life.connected,
-            )
-            .await;
+            let left = within.saturating_sub(start.elapsed());
+            page.until("connected", left, |life| life.connected).await;
         }
         for page in &self.pages {
-            page.all_sent(PATIENCE).await;
+            page.all_sent(RESEND + PATIENCE).await;
         }
-        let log = check::stream(redis, &self.room);
-        let newest = log.last().copied();
+        let stream = check::stream(redis, &self.room);
+        let newest = stream.last().copied();
         for page in &self.pages {
             page.until("up to date", PATIENCE, |life| {
                 life.shown.last().map(|s| s.id) >= newest
@@ -79,13 +73,13 @@ impl Crowd {
         check::pages_saw_everything(redis, &self.pages);
         let typed: usize = self.pages.iter().map(|page| page.life().typed).sum();
         assert!(
-            log.len() == typed || log.len() >= 1_000,
-            "{typed} typed, {} in the log",
-            log.len()
+            stream.len() == typed || stream.len() >= HISTORY,
+            "{typed} typed, {} in the stream",
+            stream.len()
         );
     }
 
-    /// Since the crowd gathered, everyone saw everyone all the time.
+    /// Checks that every list of members since `gather` had everyone.
     pub fn saw_nobody_come_or_go(&self) {
         let all = self.pages.len() as u64;
         for page in &self.pages {
@@ -98,15 +92,16 @@ impl Crowd {
         }
     }
 
-    /// Every end of a connection since `then`: how long after, and its code.
+    /// Each end of a connection: how long after `then`, and its code.
     pub fn closes_since(&self, then: Instant) -> Vec<(Duration, u16)> {
         let mut closes = vec![];
         for page in &self.pages {
+            let life = page.life();
+            let after = |at: Instant| at.duration_since(then);
             closes.extend(
-                page.life()
-                    .closes
+                life.closes
                     .iter()
-                    .map(|(at, code)| (at.duration_since(then.into()), *code)),
+                    .map(|(at, code)| (after(at.into_std()), *code)),
             );
         }
         closes.sort();

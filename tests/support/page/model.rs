@@ -1,0 +1,474 @@
+//! The rules of the page (`public/chat.js`) in Rust: when it connects, joins, sends, gives up and stops.
+//!
+//! [`Model::next`] runs the page until something happens and returns what. The caller records and judges it, and
+//! decides what the user does next. One model is one page: its state, and its connection.
+
+use crate::support::client::{Id, Socket, join_frame, open};
+use crate::support::facts::HEARTBEAT;
+use fastrand::Rng;
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::Message;
+
+/// A try to connect includes the welcome and takes this long at most.
+pub const TRY: Duration = Duration::from_secs(10);
+/// The wait before the first retry is random, up to this.
+const FIRST_RETRY: Duration = Duration::from_secs(3);
+/// The waits before further retries, in seconds: a random time between half of it and all of it.
+const RETRY_STEPS: [f64; 5] = [1.0, 2.0, 4.0, 8.0, 15.0];
+/// After Close 1013 (the dyno is full) the retries begin at this step, 8 s.
+const STEP_WHEN_FULL: usize = 4;
+/// A connection that lasted this long after its welcome resets the retries.
+const GOOD_CONNECTION: Duration = Duration::from_secs(5);
+/// A connection is dead after a heartbeat and this time without any frame.
+const SLACK: Duration = Duration::from_secs(10);
+pub const DEAD_CONNECTION: Duration = HEARTBEAT.saturating_add(SLACK);
+/// A message without an answer is sent again after this time, with the same cid.
+pub const RESEND: Duration = Duration::from_secs(10);
+/// The server knows a cid for 120 s. A message sent longer ago than this may be stored twice if it is sent again.
+const CID_KEPT: Duration = Duration::from_secs(100);
+/// Close codes after which the page stops and shows why.
+const STOPS: [u16; 5] = [4400, 4409, 4429, 1009, 1003];
+
+/// The platform's router: it gives each connection a random dyno, and another one if that refuses.
+#[derive(Clone, Default)]
+pub struct Router {
+    dynos: Arc<Mutex<Vec<SocketAddr>>>,
+    names: HashMap<SocketAddr, String>,
+}
+
+impl Router {
+    pub fn to(dynos: &[SocketAddr]) -> Router {
+        let router = Router::default();
+        router.set(dynos);
+        router
+    }
+
+    /// A router that knows the names of its dynos. A welcome with another name comes from a foreign program, which
+    /// took the port while the dyno was down; the page then treats the try as failed.
+    pub fn to_named(dynos: &[(SocketAddr, String)]) -> Router {
+        Router {
+            names: dynos.iter().cloned().collect(),
+            ..Router::to(&dynos.iter().map(|d| d.0).collect::<Vec<_>>())
+        }
+    }
+
+    pub fn set(&self, dynos: &[SocketAddr]) {
+        *self.dynos.lock().unwrap() = dynos.to_vec();
+    }
+
+    fn is_foreign(&self, dyno: SocketAddr, welcome: &Value) -> bool {
+        self.names
+            .get(&dyno)
+            .is_some_and(|name| welcome["dyno"] != **name)
+    }
+}
+
+/// What happened to a page.
+pub enum Event {
+    /// A try to connect begins. It was due at this time.
+    Try(Instant),
+    /// This dyno sent a frame, and the model has acted on it. A text that is not JSON comes as a string.
+    Frame(SocketAddr, Value),
+    /// The connection ended with this code (1006 without a Close). The page tries again.
+    Closed(u16),
+    /// The server refused the page with this code and reason. It stops: do not call `next` again.
+    Stopped(u16, String),
+    /// The caller called for attention with [`Model::wake`].
+    Woken,
+    /// The time that the caller named has come.
+    Time,
+}
+
+/// A message without its acknowledgement.
+pub struct Pending {
+    pub cid: String,
+    pub text: String,
+    /// When it was first sent, unless the server surely did not store it.
+    sent: Option<Instant>,
+}
+
+pub struct Model {
+    room: String,
+    user: String,
+    token: String,
+    router: Router,
+    rng: Rng,
+    pub wake: Arc<Notify>,
+    /// The newest id shown: a reconnect resumes from it.
+    last: Option<Id>,
+    pending: Vec<Pending>,
+    /// The message that is sent and not answered yet, and when it was sent. There is one at a time.
+    in_flight: Option<(String, Instant)>,
+    /// No message is sent before this time.
+    hold: Instant,
+    /// Cids of messages that the page no longer sends by itself, because they may be stored already.
+    pub given_up: Vec<String>,
+    /// Retries since the last good connection.
+    retries: usize,
+    retry_at: Instant,
+    heartbeat: Duration,
+    connection: Option<Connection>,
+}
+
+struct Connection {
+    opening: Option<Opening>,
+    socket: Option<Socket>,
+    dyno: SocketAddr,
+    /// When to send a join.
+    join_at: Option<Instant>,
+    /// The welcome must come before this time. `None` after it, and while the dyno is without Redis.
+    deadline: Option<Instant>,
+    welcomed: Option<Instant>,
+    redis_down: bool,
+    /// The connection is dead at this time if no frame comes.
+    dead_at: Instant,
+    close: (u16, String),
+}
+
+type Opening = Pin<Box<dyn Future<Output = Option<(SocketAddr, Socket)>> + Send>>;
+
+enum Incoming {
+    Opened,
+    Text(String),
+    Closed,
+}
+
+impl Model {
+    pub fn new(router: &Router, room: &str, user: &str, token: &str, rng: Rng) -> Model {
+        let now = Instant::now();
+        Model {
+            room: room.into(),
+            user: user.into(),
+            token: token.into(),
+            router: router.clone(),
+            rng,
+            wake: Arc::default(),
+            last: None,
+            pending: vec![],
+            in_flight: None,
+            hold: now,
+            given_up: vec![],
+            retries: 0,
+            retry_at: now,
+            heartbeat: HEARTBEAT,
+            connection: None,
+        }
+    }
+
+    /// Types a message. The page sends it when it can.
+    pub fn say(&mut self, cid: String, text: String) {
+        self.pending.push(Pending {
+            cid,
+            text,
+            sent: None,
+        });
+    }
+
+    pub fn is_live(&self) -> bool {
+        self.connection
+            .as_ref()
+            .is_some_and(|c| c.welcomed.is_some())
+    }
+
+    /// Runs the page until something happens, or until this time. May be cancelled and called again.
+    pub async fn next(&mut self, until: Instant) -> Event {
+        loop {
+            let now = Instant::now();
+            if now >= until {
+                return Event::Time;
+            }
+            if self.connection.is_none() && now >= self.retry_at {
+                let opening = self.open();
+                self.connection = Some(Connection::new(opening, self.heartbeat));
+                return Event::Try(self.retry_at);
+            }
+            self.send_what_is_due(now).await;
+            let timer = self.next_timer().min(until);
+            tokio::select! {
+                biased; // a frame that waits to be read proves that the connection is alive
+                incoming = read(&mut self.connection) => match incoming {
+                    Incoming::Opened => {}
+                    Incoming::Text(text) => {
+                        let frame = serde_json::from_str(&text).unwrap_or(Value::String(text));
+                        return self.hear(frame);
+                    }
+                    Incoming::Closed => return self.lost(None),
+                },
+                () = self.wake.notified() => return Event::Woken,
+                () = sleep_until(timer) => {
+                    if self.connection.as_ref().is_some_and(|c| c.expires() <= Instant::now()) {
+                        return self.lost(Some(1006));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends the connection without a Close. The caller gets the socket and may keep it open.
+    pub fn disconnect(&mut self) -> Option<Socket> {
+        let connection = self.connection.take()?;
+        self.plan_retry(&connection, 1006);
+        connection.socket
+    }
+
+    /// Loads the page again: it forgets what it showed, keeps what is not acknowledged, and connects at once.
+    pub fn reload(&mut self) {
+        self.disconnect();
+        self.last = None;
+        self.retries = 0;
+        self.retry_at = Instant::now();
+    }
+
+    /// Presses Leave, and waits until the server has closed the connection, too.
+    pub async fn leave(&mut self) {
+        if let Some(mut socket) = self.disconnect() {
+            let _ = socket
+                .send(Message::text(json!({"kind": "quit"}).to_string()))
+                .await;
+            let _ = socket.close(None).await;
+            let closed = async { while let Some(Ok(_)) = socket.next().await {} };
+            let _ = timeout(TRY, closed).await;
+        }
+    }
+
+    fn open(&mut self) -> Opening {
+        let mut dynos = self.router.dynos.lock().unwrap().clone();
+        self.rng.shuffle(&mut dynos);
+        Box::pin(async move {
+            for dyno in dynos {
+                if let Ok(socket) = open(dyno).await {
+                    return Some((dyno, socket));
+                }
+            }
+            None
+        })
+    }
+
+    /// When the page must act again if no frame comes.
+    fn next_timer(&self) -> Instant {
+        let Some(connection) = &self.connection else {
+            return self.retry_at;
+        };
+        let mut timer = connection.expires();
+        if let Some(join_at) = connection.join_at {
+            timer = timer.min(join_at);
+        }
+        if connection.welcomed.is_some() && !self.pending.is_empty() {
+            let resend_at = self.in_flight.as_ref().map(|(_, sent)| *sent + RESEND);
+            timer = timer.min(resend_at.unwrap_or(self.hold));
+        }
+        timer
+    }
+
+    /// Sends a join or a message. The result of sending is ignored: reading finds out how a connection ended.
+    async fn send_what_is_due(&mut self, now: Instant) {
+        let Some(connection) = &mut self.connection else {
+            return;
+        };
+        let Some(socket) = &mut connection.socket else {
+            return;
+        };
+        let mut frame = None;
+        if connection.join_at.is_some_and(|at| at <= now) {
+            connection.join_at = None;
+            let last = self.last.map(|id| id.to_string());
+            let (room, user, token) = (&self.room, &self.user, &self.token);
+            frame = Some(join_frame(room, user, token, last.as_deref()));
+        } else if connection.welcomed.is_some() {
+            self.in_flight.take_if(|(_, sent)| *sent + RESEND <= now);
+            if self.in_flight.is_none()
+                && self.hold <= now
+                && let Some(talk) = self.pending.first_mut()
+            {
+                talk.sent.get_or_insert(now);
+                self.in_flight = Some((talk.cid.clone(), now));
+                frame = Some(json!({"kind": "talk", "message": talk.text, "cid": talk.cid}));
+            }
+        }
+        if let Some(frame) = frame {
+            let _ = socket.send(Message::text(frame.to_string())).await;
+        }
+    }
+
+    /// Acts on a frame as the page does.
+    fn hear(&mut self, frame: Value) -> Event {
+        let now = Instant::now();
+        let Some(connection) = &mut self.connection else {
+            unreachable!("a frame comes from a connection");
+        };
+        let dyno = connection.dyno;
+        connection.dead_at = now + self.heartbeat + SLACK;
+        match frame["kind"].as_str() {
+            Some("welcome") if self.router.is_foreign(dyno, &frame) => {
+                return self.lost(Some(1006));
+            }
+            Some("welcome") => {
+                connection.welcomed = Some(now);
+                connection.deadline = None;
+                connection.join_at = None;
+                connection.redis_down = false;
+                self.hold = now;
+                let tick_ms = frame["tick_ms"].as_u64();
+                self.heartbeat = tick_ms.map_or(self.heartbeat, Duration::from_millis);
+                let complete = self.last.is_some() && frame["gap"] != true;
+                for talk in frame["history"].as_array().into_iter().flatten() {
+                    self.show(talk);
+                }
+                self.last = Some(Id::of(&frame, "last"));
+                if !complete {
+                    self.give_up(|talk| talk.sent.is_some_and(|sent| now - sent > CID_KEPT));
+                }
+            }
+            Some("talk") => self.show(&frame),
+            Some("status") => {
+                let soon = now + Duration::from_secs_f64(self.rng.f64()); // not all pages at once
+                connection.redis_down = frame["redis"] == "down";
+                if connection.welcomed.is_none() {
+                    connection.deadline = (!connection.redis_down).then_some(soon + TRY);
+                }
+                if !connection.redis_down {
+                    connection.join_at = connection.join_at.map(|_| soon);
+                    self.hold = self.hold.min(soon);
+                }
+            }
+            Some("error") => {
+                let retry_ms = frame["retry_ms"].as_u64().unwrap_or(2_000);
+                let later = now + Duration::from_millis(retry_ms);
+                let refused = |talk: &Pending| frame["cid"] == *talk.cid;
+                let waits = frame["code"] == "busy" || frame["code"] == "slow_down";
+                if waits && connection.welcomed.is_none() {
+                    connection.join_at = Some(later);
+                    connection.deadline = (!connection.redis_down).then_some(later + TRY);
+                } else if waits {
+                    self.hold = later;
+                    if let Some(talk) = self.pending.iter_mut().find(|talk| refused(talk)) {
+                        self.in_flight = None;
+                        talk.sent.take_if(|_| frame["code"] == "slow_down"); // surely not stored
+                    }
+                } else if frame["code"] != "name_taken" {
+                    self.give_up(refused);
+                }
+            }
+            _ => {}
+        }
+        Event::Frame(dyno, frame)
+    }
+
+    /// Shows a message. That of an own one is its acknowledgement.
+    fn show(&mut self, talk: &Value) {
+        self.last = self.last.max(Some(Id::of(talk, "id")));
+        self.pending.retain(|own| talk["cid"] != *own.cid);
+        self.in_flight.take_if(|(cid, _)| talk["cid"] == **cid);
+    }
+
+    fn give_up(&mut self, which: impl Fn(&Pending) -> bool) {
+        let given_up = self.pending.extract_if(.., |talk| which(talk));
+        self.given_up.extend(given_up.map(|talk| talk.cid));
+        self.in_flight
+            .take_if(|(cid, _)| !self.pending.iter().any(|talk| talk.cid == *cid));
+    }
+
+    /// The connection is over: with the code of its Close, or with `code` because the page gave it up.
+    fn lost(&mut self, code: Option<u16>) -> Event {
+        let Some(mut connection) = self.connection.take() else {
+            unreachable!("only a connection can be lost");
+        };
+        let (closed, reason) = std::mem::take(&mut connection.close);
+        let code = code.unwrap_or(closed);
+        self.plan_retry(&connection, code);
+        match STOPS.contains(&code) {
+            true => Event::Stopped(code, reason),
+            false => Event::Closed(code),
+        }
+    }
+
+    fn plan_retry(&mut self, connection: &Connection, code: u16) {
+        self.in_flight = None;
+        if connection
+            .welcomed
+            .is_some_and(|at| at.elapsed() > GOOD_CONNECTION)
+        {
+            self.retries = 0;
+        }
+        if code == 1013 {
+            self.retries = self.retries.max(STEP_WHEN_FULL);
+        }
+        let wait = match self.retries {
+            0 => FIRST_RETRY.mul_f64(self.rng.f64()),
+            n => {
+                let step = RETRY_STEPS[n.min(RETRY_STEPS.len()) - 1];
+                Duration::from_secs_f64(step * (0.5 + self.rng.f64() / 2.0))
+            }
+        };
+        self.retries += 1;
+        self.retry_at = Instant::now() + wait;
+    }
+}
+
+impl Connection {
+    fn new(opening: Opening, heartbeat: Duration) -> Connection {
+        let now = Instant::now();
+        Connection {
+            opening: Some(opening),
+            socket: None,
+            dyno: SocketAddr::from(([0; 4], 0)),
+            join_at: None,
+            deadline: Some(now + TRY),
+            welcomed: None,
+            redis_down: false,
+            dead_at: now + heartbeat + SLACK,
+            close: (1006, String::new()),
+        }
+    }
+
+    fn expires(&self) -> Instant {
+        self.deadline
+            .map_or(self.dead_at, |at| at.min(self.dead_at))
+    }
+}
+
+/// Waits for the next thing that a connection brings; for ever if there is none.
+async fn read(connection: &mut Option<Connection>) -> Incoming {
+    let Some(connection) = connection else {
+        return std::future::pending().await;
+    };
+    if let Some(opening) = &mut connection.opening {
+        let opened = opening.await;
+        connection.opening = None;
+        if let Some((dyno, socket)) = opened {
+            connection.dyno = dyno;
+            connection.socket = Some(socket);
+            connection.join_at = Some(Instant::now());
+            return Incoming::Opened;
+        }
+    }
+    while let Some(socket) = &mut connection.socket {
+        match socket.next().await {
+            Some(Ok(Message::Text(text))) => return Incoming::Text(text.to_string()),
+            Some(Ok(Message::Close(frame))) => {
+                connection.close = frame.map_or((1005, String::new()), |close| {
+                    (close.code.into(), close.reason.to_string())
+                });
+            }
+            Some(Ok(_)) => {} // a browser shows no Ping to the page
+            Some(Err(_)) | None => connection.socket = None,
+        }
+    }
+    Incoming::Closed
+}
+
+/// The list of members in a frame.
+pub fn users(frame: &Value) -> Vec<String> {
+    let users = frame["users"].as_array().into_iter().flatten();
+    users
+        .map(|user| user.as_str().unwrap_or("?").to_string())
+        .collect()
+}
