@@ -7,7 +7,6 @@
 // Each test file is a program of its own and uses its own part of this.
 #![allow(dead_code, unused_imports, unused_macros)]
 
-pub mod browser;
 pub mod check;
 pub mod client;
 pub mod crowd;
@@ -27,7 +26,6 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpSocket;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-pub use browser::Browser;
 pub use client::{Client, Id, cid, token};
 pub use crowd::Crowd;
 pub use dyno::Dyno;

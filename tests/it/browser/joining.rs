@@ -3,25 +3,21 @@
 use super::*;
 
 #[tokio::test]
-async fn a_refused_name_or_room_says_why_beside_its_field_and_keeps_the_text() {
+async fn a_rejected_name_or_room_shows_an_error_at_its_field_and_keeps_the_text() {
     let (world, browser) = one_browser().await;
     let _hanako = world.dyno.join("lobby", "hanako").await;
     let refuse = async |room: &str, name: &str, field: &str, other: &str| {
-        browser.fill("Room", room).await;
-        browser.fill("Name", name).await;
-        browser.press("Join").await;
-        eventually(
-            &format!("{name:?} in {room:?} is refused"),
-            SOON,
-            async || {
-                let invalid = browser.field(field, "ariaInvalid").await;
-                if invalid == "true" && !browser.description(field).await.is_empty() {
-                    Ok(())
-                } else {
-                    Err(invalid)
-                }
-            },
-        )
+        browser.ask_to_join(room, name).await;
+        let look = async || {
+            (
+                browser.field(field, "ariaInvalid").await,
+                browser.description(field).await,
+            )
+        };
+        let what = format!("{name:?} in {room:?} is refused");
+        settles(&what, look, |(invalid, why)| {
+            *invalid == "true" && !why.is_empty()
+        })
         .await;
         assert_eq!(
             browser.description(other).await,
@@ -44,11 +40,11 @@ async fn a_refused_name_or_room_says_why_beside_its_field_and_keeps_the_text() {
     refuse("lobby", "", "Name", "Room").await;
     browser.join("lobby", "taro").await;
     browser.members_are(&["hanako", "taro"]).await;
-    nothing_to_complain_about(&browser).await;
+    browser.expect_empty_console().await;
 }
 
 #[tokio::test]
-async fn a_link_to_a_room_fills_in_the_room_and_the_address_becomes_one() {
+async fn a_room_link_fills_in_the_room_and_the_address_is_a_room_link() {
     let (world, browser) = one_browser().await;
     browser
         .open(&format!(
@@ -86,24 +82,17 @@ async fn a_link_to_a_room_fills_in_the_room_and_the_address_becomes_one() {
 }
 
 #[tokio::test]
-async fn a_name_lost_during_an_absence_leads_back_to_the_form_and_loses_no_message() {
+async fn a_name_taken_during_an_absence_returns_to_the_form_and_keeps_the_message() {
     let (world, browser) = world_in_browser(Bus::Redis, &[TALKATIVE]).await;
     browser.join("lobby", "taro").await;
-    open_panel(&browser).await;
+    browser.open_panel().await;
     browser.press("pretend to be offline").await;
     browser.say("still mine").await;
     let redis = world.redis.as_ref().expect("asked for");
     redis.cmd::<i64>(&["DEL", "chat:{lobby}:names", "chat:{lobby}:owners"]); // as after a long absence
     let mut hanako = world.dyno.join("lobby", "taro").await;
     browser.press("pretend to be offline").await;
-    eventually("back at the form", SOON, async || {
-        if browser.has("button", "Join").await {
-            Ok(())
-        } else {
-            Err(browser.chip().await)
-        }
-    })
-    .await;
+    browser.find("button", "Join").await;
     assert_eq!(browser.field("Name", "ariaInvalid").await, "true");
     assert_eq!(browser.field("Name", "value").await, "taro");
     browser.join("lobby", "jiro").await;
@@ -112,7 +101,7 @@ async fn a_name_lost_during_an_absence_leads_back_to_the_form_and_loses_no_messa
 }
 
 #[tokio::test]
-async fn tabs_of_one_browser_are_one_person_or_as_many_as_they_have_names() {
+async fn tabs_with_one_name_share_a_member_and_tabs_with_two_names_are_two() {
     let (world, browser) = one_browser().await;
     let url = page_at(world.dyno.addr());
     browser.join("lobby", "taro").await;
@@ -131,7 +120,7 @@ async fn tabs_of_one_browser_are_one_person_or_as_many_as_they_have_names() {
     browser.switch(&first).await;
     browser.shows(&["hello", "taro, from another tab"]).await;
     assert_eq!(
-        browser.said().await[1].state,
+        browser.messages().await[1].state,
         "sent",
         "an own message, wherever it was typed"
     );
@@ -144,7 +133,7 @@ async fn tabs_of_one_browser_are_one_person_or_as_many_as_they_have_names() {
 }
 
 #[tokio::test]
-async fn a_name_that_another_tab_took_over_is_told_apart_by_its_token() {
+async fn a_name_in_use_is_refused_to_another_token() {
     let (world, browser) = one_browser().await;
     browser.join("lobby", "taro").await;
     world

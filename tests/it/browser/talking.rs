@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn the_limit_counts_what_people_count_and_cuts_nothing() {
+async fn the_limit_counts_code_points_and_cuts_nothing() {
     let (_world, browser) = one_browser().await;
     browser.join("lobby", "taro").await;
     let smiles = |count: usize| "🙂".repeat(count);
@@ -32,7 +32,7 @@ async fn the_limit_counts_what_people_count_and_cuts_nothing() {
 }
 
 #[tokio::test]
-async fn whoever_types_too_fast_loses_neither_words_nor_order() {
+async fn messages_over_the_rate_limit_are_sent_later_in_order() {
     let (_world, browser) = world_in_browser(Bus::Alone, &[]).await; // with the limit on talking
     browser.join("lobby", "taro").await;
     let all: Vec<String> = (0..16).map(|i| format!("m{i}")).collect();
@@ -62,7 +62,7 @@ async fn a_draft_and_unsent_messages_survive_a_reload() {
     browser.shows(&["one", "two"]).await;
     assert_eq!(browser.field("Message", "value").await, "half a sent");
     hanako.hears("two").await;
-    assert_eq!(log_of(&world, "lobby"), 2, "sent again is not said again");
+    assert_eq!(stored(&world, "lobby"), 2, "sent again is not said again");
     for _ in 0..10 {
         browser.reload().await;
     }
@@ -75,7 +75,7 @@ async fn a_draft_and_unsent_messages_survive_a_reload() {
 }
 
 #[tokio::test]
-async fn what_may_have_been_sent_long_ago_is_not_sent_again_unasked() {
+async fn old_unconfirmed_messages_are_not_resent_without_asking() {
     let (world, proxy, browser) = browser_behind_proxy().await;
     browser.join("lobby", "taro").await;
     proxy.set(Flow::Swallow);
@@ -88,31 +88,26 @@ async fn what_may_have_been_sent_long_ago_is_not_sent_again_unasked() {
         for (const one of kept.pending) if (one.sent) one.sent -= 120000;
         sessionStorage.dynochat = JSON.stringify(kept);
     })";
-    browser.eval(script, json!([])).await;
+    browser.eval(script).await;
     proxy.set(Flow::Through);
     browser.reload().await;
     browser.shows(&["never left the page", "handed over"]).await;
-    let states = async || {
-        browser
-            .said()
-            .await
-            .into_iter()
-            .map(|s| s.state)
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(states().await, ["sent", "not confirmed · Retry / Discard"]);
+    assert_eq!(
+        browser.states().await,
+        ["sent", "not confirmed · Retry / Discard"]
+    );
     browser.press("Retry").await;
     browser.own_are("sent").await;
-    assert_eq!(log_of(&world, "lobby"), 2);
+    assert_eq!(stored(&world, "lobby"), 2);
 
     // What waits when somebody leaves is kept for a return, and then it is for them to say.
-    open_panel(&browser).await;
+    browser.open_panel().await;
     browser.press("pretend to be offline").await;
     browser.say("forget it").await;
     browser.press("Leave").await;
     browser.join("lobby", "taro").await;
     assert_eq!(
-        states().await.last().expect("three"),
+        browser.states().await.last().expect("three"),
         "not sent · Retry / Discard"
     );
     browser.press("Discard").await;
@@ -123,7 +118,7 @@ async fn what_may_have_been_sent_long_ago_is_not_sent_again_unasked() {
 }
 
 #[tokio::test]
-async fn while_redis_is_away_the_page_says_so_and_keeps_what_is_typed() {
+async fn the_page_shows_that_redis_is_down_and_keeps_messages() {
     let browser = Browser::start().await;
     let mut redis = Redis::start(&["--appendonly", "yes"]).await;
     let dyno = Dyno::start_on(&redis, &[TALKATIVE]).await;
@@ -140,7 +135,7 @@ async fn while_redis_is_away_the_page_says_so_and_keeps_what_is_typed() {
         browser.chip().await.starts_with("Connected"),
         "the line itself is fine"
     );
-    assert_eq!(browser.said().await[2].state, "sending");
+    assert_eq!(browser.messages().await[2].state, "sending");
 
     let (_, second) = browser.second_tab().await; // whoever comes now waits at the door
     browser.open(&page_at(dyno.addr())).await;
@@ -160,7 +155,7 @@ async fn while_redis_is_away_the_page_says_so_and_keeps_what_is_typed() {
 }
 
 #[tokio::test]
-async fn enter_picks_a_word_while_a_real_input_method_composes() {
+async fn enter_accepts_a_word_of_the_input_method_and_does_not_send() {
     let (_world, browser) = one_browser().await;
     browser.join("lobby", "hanako").await;
     browser.keys("Message", "").await;
@@ -187,7 +182,7 @@ async fn enter_picks_a_word_while_a_real_input_method_composes() {
 }
 
 #[tokio::test]
-async fn what_the_server_refuses_is_not_sent_and_waits_for_a_word_of_its_author() {
+async fn a_rejected_message_offers_retry_and_discard() {
     let (_world, browser) = one_browser().await;
     let spoil = "const send = WebSocket.prototype.send; window.spoil = true;
         WebSocket.prototype.send = function (data) {
@@ -195,26 +190,30 @@ async fn what_the_server_refuses_is_not_sent_and_waits_for_a_word_of_its_author(
             if (spoil && frame.message) frame.message = ' ';
             send.call(this, JSON.stringify(frame));
         }";
-    browser.eval(spoil, json!([])).await;
+    browser.eval(spoil).await;
     browser.join("lobby", "taro").await;
     for text in ["one", "two"] {
         browser.say(text).await;
-        eventually(&format!("{text} is refused"), SOON, async || {
-            let state = browser.said().await.pop().map(|said| said.state);
-            let why = state
-                .as_ref()
-                .and_then(|s| s.strip_prefix("not sent · Retry / Discard"));
-            why.filter(|why| why.ends_with('.')).map(drop).ok_or(state)
-        })
+        let what = format!("{text} is refused");
+        settles(
+            &what,
+            async || browser.states().await.pop(),
+            |state| {
+                let why = state
+                    .as_ref()
+                    .and_then(|s| s.strip_prefix("not sent · Retry / Discard"));
+                why.is_some_and(|why| why.ends_with('.'))
+            },
+        )
         .await;
     }
-    browser.eval("window.spoil = false", json!([])).await;
+    browser.eval("window.spoil = false").await;
     browser.say("three").await; // is not held up by them
     browser.shows(&["three", "one", "two"]).await;
     let choose = async |what: &str| {
         let click = "[...document.querySelectorAll('.state button')].find((b) => b.textContent === arguments[0]).click();
             return document.activeElement.id";
-        browser.eval(click, json!([what])).await
+        browser.eval_with(click, json!([what])).await
     };
     assert_eq!(
         choose("Retry").await,
