@@ -118,8 +118,7 @@ async fn the_page_reconnects_after_sleep() {
     tokio::time::sleep(SECOND).await; // until the proxy has swallowed the question
     proxy.set(Flow::Through);
     browser.fact_becomes("Reconnects", "2").await;
-    browser.say("awake").await;
-    browser.own_are("sent").await;
+    browser.send("awake").await;
 
     // A clock that is set back must not lengthen the wait.
     let script = "const now = Date.now; Date.now = () => now() - 7200000";
@@ -206,8 +205,7 @@ async fn the_page_works_without_storage() {
         .await;
     browser.open(&page_at(dyno.addr())).await;
     browser.join("lobby", "taro").await;
-    browser.say("hello").await;
-    browser.own_are("sent").await;
+    browser.send("hello").await;
     browser.expect_empty_console().await;
 }
 
@@ -270,8 +268,7 @@ async fn many_events_at_once_leave_one_open_socket() {
         browser.eval(storm).await;
     }
     browser.connected().await;
-    browser.say("calm").await;
-    browser.own_are("sent").await;
+    browser.send("calm").await;
     let open = "return sockets.filter((socket) => socket.readyState <= WebSocket.OPEN).length";
     browser
         .until(

@@ -75,13 +75,9 @@ async fn typing_and_scrolling_stay_fast_with_five_thousand_messages() {
         )
     };
     let shown = async |count: usize| {
-        let messages = "return document.querySelectorAll('.message').length";
-        becomes("messages shown", &count, async || {
-            browser.eval(messages).await
-        })
-        .await;
+        browser.count_is(".message", count).await;
     };
-    // No faster than the page draws them: how long five thousand take is for the machine to say.
+    // Waits for the page after each fifty, so that a slow machine only takes longer.
     let mut fill = async |count: usize| {
         for begin in (said..count).step_by(50) {
             for i in begin..begin + 50 {

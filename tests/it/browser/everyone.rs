@@ -34,8 +34,7 @@ async fn the_page_fits_a_small_phone_and_has_accessible_names() {
     let mut hanako = world.dyno.join("lobby", &"h".repeat(24)).await;
     hanako.say(&"w".repeat(300)).await;
     browser.join("lobby", "taro").await;
-    browser.say("hello").await;
-    browser.own_are("sent").await;
+    browser.send("hello").await;
     assert_eq!(browser.eval(fits).await, true, "the conversation");
     browser.find("log", "Messages").await;
     browser.find("list", "Members").await;
@@ -107,12 +106,7 @@ async fn history_is_not_announced_to_screen_readers_and_a_receipt_is_once() {
         }).observe(log, { childList: true, subtree: true, characterData: true })";
     browser.eval(listen).await;
     browser.join("lobby", "taro").await;
-    browser
-        .until(
-            "all is there",
-            "return document.querySelectorAll('.message').length === 20",
-        )
-        .await;
+    browser.count_is(".message", 20).await;
     let calm = "return document.querySelector('[role=log]').ariaBusy === 'false'";
     let busy = "return heard.length >= 20 && heard.every(([busy]) => busy === 'true')";
     assert_eq!(
@@ -122,8 +116,7 @@ async fn history_is_not_announced_to_screen_readers_and_a_receipt_is_once() {
     );
     browser.until("then it is calm", calm).await;
     browser.eval("heard.length = 0").await;
-    browser.say("hello").await;
-    browser.own_are("sent").await;
+    browser.send("hello").await;
     let heard = browser.eval("return heard.map(([, text]) => text)").await;
     let heard: Vec<String> = serde_json::from_value(heard).expect("texts");
     assert_eq!(

@@ -24,13 +24,13 @@ async fn a_rejected_name_or_room_shows_an_error_at_its_field_and_keeps_the_text(
             "",
             "only the field at fault has an error"
         );
-        assert_eq!(browser.field("Room", "value").await, room);
-        assert_eq!(browser.field("Name", "value").await, name);
+        browser.value_is("Room", room).await;
+        browser.value_is("Name", name).await;
         let script = "return document.activeElement.labels?.[0]?.textContent";
         assert_eq!(
             browser.text(script).await,
             field,
-            "the cursor is where the mistake is"
+            "the field at fault has the focus"
         );
     };
     refuse("lobby", "Ｈａｎａｋｏ", "Name", "Room").await; // the same name once folded
@@ -46,23 +46,18 @@ async fn a_rejected_name_or_room_shows_an_error_at_its_field_and_keeps_the_text(
 #[tokio::test]
 async fn a_room_link_fills_in_the_room_and_the_address_is_a_room_link() {
     let (world, browser) = one_browser().await;
-    browser
-        .open(&format!(
-            "{}?room=%E8%8C%B6%E3%81%AE%E9%96%93",
-            page_at(world.dyno.addr())
-        ))
-        .await;
-    assert_eq!(browser.field("Room", "value").await, "茶の間");
+    let page = page_at(world.dyno.addr());
+    let link = format!("{page}?room=%E8%8C%B6%E3%81%AE%E9%96%93");
+    browser.open(&link).await;
+    browser.value_is("Room", "茶の間").await;
     browser.fill("Name", "taro").await;
     browser.press("Join").await;
     browser.connected().await;
     assert_eq!(browser.title().await, "茶の間");
-    browser.open(&page_at(world.dyno.addr())).await; // the tab remembers where it was
+    browser.open(&page).await; // the tab remembers the room
     browser.connected().await;
-    let address = browser
-        .text("return decodeURIComponent(location.search)")
-        .await;
-    assert_eq!(address, "?room=茶の間");
+    let search = "return decodeURIComponent(location.search)";
+    assert_eq!(browser.text(search).await, "?room=茶の間");
     browser.press("Copy link").await;
     browser.find("button", "Copied").await;
     browser.keys("Message", "").await;
@@ -70,15 +65,9 @@ async fn a_room_link_fills_in_the_room_and_the_address_is_a_room_link() {
     let link = browser.field("Message", "value").await;
     let whole = "return location.href";
     assert_eq!(link, browser.text(whole).await, "the address is the link");
-    browser
-        .open(&format!("{}?room=elsewhere", page_at(world.dyno.addr())))
-        .await;
-    assert_eq!(
-        browser.field("Room", "value").await,
-        "elsewhere",
-        "a link wins over the tab's memory"
-    );
-    assert_eq!(browser.field("Name", "value").await, "taro");
+    browser.open(&format!("{page}?room=elsewhere")).await;
+    browser.value_is("Room", "elsewhere").await; // a link wins over the tab's memory
+    browser.value_is("Name", "taro").await;
 }
 
 #[tokio::test]
@@ -89,12 +78,12 @@ async fn a_name_taken_during_an_absence_returns_to_the_form_and_keeps_the_messag
     browser.press("pretend to be offline").await;
     browser.say("still mine").await;
     let redis = world.redis.as_ref().expect("asked for");
-    redis.cmd::<i64>(&["DEL", "chat:{lobby}:names", "chat:{lobby}:owners"]); // as after a long absence
+    redis.cmd::<i64>(&["DEL", &names_key("lobby"), &owners_key("lobby")]); // as after a long absence
     let mut hanako = world.dyno.join("lobby", "taro").await;
     browser.press("pretend to be offline").await;
     browser.find("button", "Join").await;
     assert_eq!(browser.field("Name", "ariaInvalid").await, "true");
-    assert_eq!(browser.field("Name", "value").await, "taro");
+    browser.value_is("Name", "taro").await;
     browser.join("lobby", "jiro").await;
     hanako.hears("still mine").await;
     browser.own_are("sent").await;
@@ -109,13 +98,11 @@ async fn tabs_with_one_name_share_a_member_and_tabs_with_two_names_are_two() {
     browser.open(&url).await;
     browser.join("lobby", "hanako").await;
     browser.members_are(&["hanako", "taro"]).await;
-    browser.say("hello").await;
-    browser.own_are("sent").await;
+    browser.send("hello").await;
     let (_, third) = browser.second_tab().await;
     browser.open(&url).await;
     browser.join("lobby", "taro").await; // the same person again
-    browser.say("taro, from another tab").await;
-    browser.own_are("sent").await;
+    browser.send("taro, from another tab").await;
     browser.members_are(&["hanako", "taro"]).await;
     browser.switch(&first).await;
     browser.shows(&["hello", "taro, from another tab"]).await;
@@ -127,9 +114,8 @@ async fn tabs_with_one_name_share_a_member_and_tabs_with_two_names_are_two() {
     browser.switch(&third).await;
     browser.press("Leave").await;
     browser.switch(&second).await;
-    browser.say("taro?").await;
-    browser.own_are("sent").await;
-    browser.members_are(&["hanako", "taro"]).await; // who leaves one of two tabs is still here
+    browser.send("taro?").await;
+    browser.members_are(&["hanako", "taro"]).await; // the other tab of taro is still in the room
 }
 
 #[tokio::test]
@@ -140,6 +126,5 @@ async fn a_name_in_use_is_refused_to_another_token() {
         .dyno
         .join_refused("lobby", "taro", &token(), "name_taken")
         .await;
-    browser.say("still me").await;
-    browser.own_are("sent").await;
+    browser.send("still me").await;
 }

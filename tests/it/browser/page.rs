@@ -156,6 +156,10 @@ impl Browser {
         self.on_field(field, script, property).await
     }
 
+    pub async fn value_is(&self, field: &str, text: &str) {
+        assert_eq!(self.field(field, "value").await, text, "{field}");
+    }
+
     /// The text that describes a field: an error, a counter.
     pub async fn description(&self, field: &str) -> String {
         let script = "const id = arguments[0].getAttribute('aria-describedby');
@@ -180,6 +184,12 @@ impl Browser {
     pub async fn say(&self, text: &str) {
         self.fill("Message", text).await;
         self.keys("Message", ENTER).await;
+    }
+
+    /// Says something and waits until every own message is sent.
+    pub async fn send(&self, text: &str) {
+        self.say(text).await;
+        self.own_are("sent").await;
     }
 
     /// The label that shows the state of the connection.
@@ -271,6 +281,29 @@ impl Browser {
     pub async fn chip_says(&self, words: &str) {
         let what = format!("the chip says {words:?}");
         settles(&what, async || self.chip().await, |c| c.contains(words)).await;
+    }
+
+    pub async fn title_becomes(&self, title: &str) {
+        becomes("the title", title, async || self.title().await).await;
+    }
+
+    /// Waits until so many elements match.
+    pub async fn count_is(&self, css: &str, count: usize) {
+        let script = "return document.querySelectorAll(arguments[0]).length";
+        let look = async || self.eval_with(script, json!([css])).await;
+        becomes(css, &count, look).await;
+    }
+
+    /// Waits until the log of messages and notes contains this text.
+    pub async fn log_contains(&self, text: &str) {
+        let what = format!("the log contains {text:?}");
+        let log = "return document.querySelector('[role=log]').innerText";
+        settles(
+            &what,
+            async || self.text(log).await,
+            |log| log.contains(text),
+        )
+        .await;
     }
 
     /// Waits until the page shows exactly these texts, in this order.

@@ -18,8 +18,7 @@ async fn the_readme_picture_shows_a_conversation_resumed_after_an_absence() {
     let mut all = vec![];
     let mut say = async |browser: &Browser, text: &'static str| {
         all.push(text);
-        browser.say(text).await;
-        browser.own_are("sent").await;
+        browser.send(text).await;
     };
     say(&hanako, "おはよう! Which dyno are you on?").await;
     say(&taro, "web.2, says the chip. And you?").await;

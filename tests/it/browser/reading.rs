@@ -1,4 +1,4 @@
-//! What is shown of what others say, and how hostile words stay words.
+//! How messages of others are shown, and that hostile text stays text.
 
 use super::*;
 
@@ -28,12 +28,7 @@ async fn hostile_texts_are_escaped_and_only_web_links_become_links() {
 
     hanako.say("see https://example.com/a?b=1&c=(d), or (http://example.org/x). 次はhttps://example.net/道です").await;
     let script = "return [...document.querySelectorAll('[role=log] a')].map((a) => [a.href, a.rel, a.textContent === a.href])";
-    browser
-        .until(
-            "links",
-            "return document.querySelectorAll('[role=log] a').length === 3",
-        )
-        .await;
+    browser.count_is("[role=log] a", 3).await;
     let rel = "noopener noreferrer nofollow";
     assert_eq!(
         browser.eval(script).await,
@@ -54,40 +49,22 @@ async fn messages_are_grouped_and_days_divided() {
     let mut hanako = dyno.join("elsewhere", "hanako").await;
     let said = hanako.say("same words").await;
     type Entry = (String, Vec<String>);
-    let entries: Vec<Entry> = redis.cmd(&["XRANGE", "chat:{elsewhere}", "-", "+"]);
+    let entries: Vec<Entry> = redis.cmd(&["XRANGE", &stream_key("elsewhere"), "-", "+"]);
     let fields = &entries[0].1;
-    let now: i64 = said["id"]
-        .as_str()
-        .expect("an id")
-        .split('-')
-        .next()
-        .expect("ms")
-        .parse()
-        .expect("a number");
-    const HOUR: i64 = 3_600_000;
-    for id in [
-        now - 49 * HOUR,
-        now - 49 * HOUR + 1_000,
-        now - 25 * HOUR,
-        now - 25 * HOUR + 400_000,
-    ] {
-        let id = format!("{id}-0");
-        let add: Vec<&str> = ["XADD", "chat:{lobby}", &id]
-            .into_iter()
-            .chain(fields.iter().map(String::as_str))
-            .collect();
+    let Id(now, _) = Id::of(&said, "id");
+    const HOUR: u64 = 3_600_000;
+    // The day before yesterday, a second later, yesterday, almost seven minutes later.
+    for (hours_ago, plus) in [(49, 0), (49, 1_000), (25, 0), (25, 400_000)] {
+        let id = format!("{}-0", now - hours_ago * HOUR + plus);
+        let key = stream_key("lobby");
+        let mut add = vec!["XADD", &key, &id];
+        add.extend(fields.iter().map(String::as_str));
         redis.cmd::<String>(&add);
     }
     browser.open(&page_at(dyno.addr())).await;
     browser.join("lobby", "taro").await;
-    browser.say("today").await;
-    browser.own_are("sent").await;
-    let follows: Vec<bool> = browser
-        .messages()
-        .await
-        .into_iter()
-        .map(|s| s.follows)
-        .collect();
+    browser.send("today").await;
+    let follows: Vec<bool> = browser.messages().await.iter().map(|m| m.follows).collect();
     assert_eq!(
         follows,
         [false, true, false, false, false],
@@ -125,39 +102,20 @@ async fn scrolled_up_readers_stay_and_see_a_count_of_new_messages() {
     }
     browser.find("button", "3 new ↓").await;
     assert_eq!(browser.title().await, "(3) lobby");
-    assert_eq!(
-        browser
-            .eval("return document.querySelector('[role=log]').scrollTop")
-            .await,
-        200
-    );
+    let scrolled = "return document.querySelector('[role=log]').scrollTop";
+    assert_eq!(browser.eval(scrolled).await, 200);
     browser.press("3 new ↓").await;
     browser.until("down again", at_end).await;
-    browser
-        .until(
-            "all read",
-            "return document.title === 'lobby' || document.title",
-        )
-        .await;
+    browser.title_becomes("lobby").await;
 
     let hide =
         "Object.defineProperty(document, 'hidden', { value: arguments[0], configurable: true });
         document.dispatchEvent(new Event('visibilitychange'))";
     browser.eval_with(hide, json!([true])).await;
     hanako.say("d").await;
-    browser
-        .until(
-            "counted while hidden",
-            "return document.title === '(1) lobby' || document.title",
-        )
-        .await;
+    browser.title_becomes("(1) lobby").await;
     browser.eval_with(hide, json!([false])).await;
-    browser
-        .until(
-            "read",
-            "return document.title === 'lobby' || document.title",
-        )
-        .await;
+    browser.title_becomes("lobby").await;
     browser.until("and still at the end", at_end).await;
 }
 
@@ -175,8 +133,7 @@ async fn join_leave_notices_are_grouped() {
     browser.notes_are(&["花子 and saburo joined"]).await; // came and went is no news
     hanako.quit().await;
     browser.notes_are(&["saburo joined"]).await;
-    browser.say("a line between").await;
-    browser.own_are("sent").await;
+    browser.send("a line between").await;
     browser.members_are(&["saburo", "taro"]).await;
     let _hanako = world.dyno.join("lobby", "花子").await;
     browser.notes_are(&["saburo joined", "花子 joined"]).await;
@@ -186,8 +143,7 @@ async fn join_leave_notices_are_grouped() {
 async fn a_gap_in_the_history_is_shown() {
     let (mut world, browser) = one_browser().await;
     browser.join("lobby", "taro").await;
-    browser.say("before").await;
-    browser.own_are("sent").await;
+    browser.send("before").await;
     world.dyno.kill().await; // alone, and so its log is gone
     browser.chip_says("Reconnecting").await;
     world.dyno.restart().await;

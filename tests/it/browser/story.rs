@@ -1,4 +1,4 @@
-//! The story that the page is for. It is told in other browsers, too: `BROWSER=firefox`, `BROWSER=webkit`.
+//! The main use of the page, from joining to leaving. Also runs in Firefox and WebKit: `BROWSER=firefox`, `BROWSER=webkit`.
 
 use super::*;
 
@@ -41,7 +41,7 @@ async fn two_browsers_on_two_dynos_see_every_message_once() {
     taro.expect_empty_console().await;
 }
 
-/// Whatever ends a dyno: its tabs are back on the next one as if nothing had happened.
+/// After the dyno was ended and started again, its tabs reconnect and nobody is seen to leave or join.
 async fn tabs_survive(end: Signal) {
     let (hanako, taro) = Browser::start_two().await;
     let redis = Redis::start(&[]).await;
@@ -86,13 +86,9 @@ async fn tabs_survive(end: Signal) {
         "nothing is in the log twice"
     );
     hanako.members_are(&["hanako", "jiro", "taro"]).await;
-    jiro.say("the end").await; // whatever there is to tell of the return has been told before this
-    hanako
-        .until(
-            "the end",
-            "return document.querySelector('[role=log]').textContent.includes('the end')",
-        )
-        .await;
+    jiro.say("the end").await; // comes after any note about the return
+    hanako.log_contains("the end").await;
+    taro.log_contains("the end").await;
     hanako.notes_are(&["taro joined", "jiro joined"]).await;
     taro.notes_are(&["jiro joined"]).await; // nobody left, nobody joined
 }
@@ -112,13 +108,12 @@ async fn leave_is_immediate_and_final_and_the_form_is_prefilled() {
     let (world, browser) = world_in_browser(Bus::Redis, &[TALKATIVE]).await;
     let mut hanako = world.dyno.join("lobby", "hanako").await;
     browser.join("lobby", "taro").await;
-    browser.say("bye").await;
-    browser.own_are("sent").await;
+    browser.send("bye").await;
     browser.press("Leave").await;
     assert_eq!(browser.chip().await, "Left");
     assert_eq!(browser.title().await, "dynochat");
-    assert_eq!(browser.field("Room", "value").await, "lobby");
-    assert_eq!(browser.field("Name", "value").await, "taro");
+    browser.value_is("Room", "lobby").await;
+    browser.value_is("Name", "taro").await;
     assert!(!browser.has("button", "Leave").await);
     hanako.expect_members_within(&["hanako"], SOON).await; // within the lease: it said goodbye
     browser.later(60 * SECOND).await;
@@ -137,11 +132,7 @@ async fn leave_is_immediate_and_final_and_the_form_is_prefilled() {
         browser.has("button", "Join").await,
         "a reload does not go back in either"
     );
-    assert_eq!(
-        browser.field("Name", "value").await,
-        "taro",
-        "remembered by the browser"
-    );
+    browser.value_is("Name", "taro").await; // remembered by the browser
     browser.press("Join").await;
     browser.shows(&["bye", "gone?"]).await;
 }
@@ -166,11 +157,11 @@ async fn enter_sends_shift_enter_breaks_the_line_and_composing_does_neither() {
     browser.keys("Message", "ご").await;
     browser.chord(SHIFT, ENTER).await;
     browser.keys("Message", "二行目").await;
-    assert_eq!(browser.field("Message", "value").await, "にほんご\n二行目");
+    browser.value_is("Message", "にほんご\n二行目").await;
     browser.keys("Message", ENTER).await;
     browser.shows(&["にほんご\n二行目"]).await;
     browser.own_are("sent").await;
-    assert_eq!(browser.field("Message", "value").await, "");
+    browser.value_is("Message", "").await;
     browser.keys("Message", "  ").await;
     browser.chord(SHIFT, ENTER).await;
     browser.keys("Message", ENTER).await; // nothing to send
@@ -184,8 +175,7 @@ async fn the_back_button_restores_the_page_and_its_connection() {
     let (world, browser) = one_browser().await;
     let mut hanako = world.dyno.join("lobby", "hanako").await;
     browser.join("lobby", "taro").await;
-    browser.say("one").await;
-    browser.own_are("sent").await;
+    browser.send("one").await;
     browser.fill("Message", "a draft").await;
     browser.eval("window.sameDocument = true").await;
     browser
@@ -201,7 +191,7 @@ async fn the_back_button_restores_the_page_and_its_connection() {
         cached || browser.kind != Kind::Chromium,
         "from the back/forward cache"
     );
-    assert_eq!(browser.field("Message", "value").await, "a draft");
+    browser.value_is("Message", "a draft").await;
     assert_eq!(browser.notes().await, [""; 0]);
     assert_eq!(hanako.members().0, ["hanako", "taro"]);
 }

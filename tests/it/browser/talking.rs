@@ -1,4 +1,4 @@
-//! What becomes of a message from the first key to its receipt.
+//! A message from the first key to its receipt.
 
 use super::*;
 
@@ -7,27 +7,25 @@ async fn the_limit_counts_code_points_and_cuts_nothing() {
     let (_world, browser) = one_browser().await;
     browser.join("lobby", "taro").await;
     let smiles = |count: usize| "🙂".repeat(count);
-    browser.fill("Message", &smiles(799)).await;
-    assert_eq!(
-        browser.description("Message").await,
-        "",
-        "far from the limit there is nothing to count"
-    );
-    browser.fill("Message", &smiles(801)).await;
-    assert!(browser.description("Message").await.contains("801 / 1000"));
-    browser.fill("Message", &smiles(1001)).await;
-    assert!(browser.description("Message").await.contains("1001 / 1000"));
+    for (length, counter) in [
+        (799, None),
+        (801, Some("801 / 1000")),
+        (MAX_MESSAGE + 1, Some("1001 / 1000")),
+    ] {
+        browser.fill("Message", &smiles(length)).await;
+        let shown = browser.description("Message").await;
+        match counter {
+            Some(counter) => assert!(shown.contains(counter), "{length}: {shown:?}"),
+            None => assert_eq!(shown, "", "{length} is far from the limit"),
+        }
+    }
     assert_eq!(browser.field("Message", "ariaInvalid").await, "true");
     browser.keys("Message", ENTER).await;
     assert_eq!(browser.texts().await.len(), 0, "too long is not sent");
-    assert_eq!(
-        browser.field("Message", "value").await,
-        smiles(1001),
-        "and not cut"
-    );
-    browser.fill("Message", &smiles(1000)).await;
+    browser.value_is("Message", &smiles(MAX_MESSAGE + 1)).await; // and not cut
+    browser.fill("Message", &smiles(MAX_MESSAGE)).await;
     browser.keys("Message", ENTER).await;
-    browser.shows(&[&smiles(1000)]).await;
+    browser.shows(&[&smiles(MAX_MESSAGE)]).await;
     browser.own_are("sent").await;
 }
 
@@ -60,7 +58,7 @@ async fn a_draft_and_unsent_messages_survive_a_reload() {
     browser.reload().await;
     browser.own_are("sent").await;
     browser.shows(&["one", "two"]).await;
-    assert_eq!(browser.field("Message", "value").await, "half a sent");
+    browser.value_is("Message", "half a sent").await;
     hanako.hears("two").await;
     assert_eq!(stored(&world, "lobby"), 2, "sent again is not said again");
     for _ in 0..10 {
@@ -100,7 +98,7 @@ async fn old_unconfirmed_messages_are_not_resent_without_asking() {
     browser.own_are("sent").await;
     assert_eq!(stored(&world, "lobby"), 2);
 
-    // What waits when somebody leaves is kept for a return, and then it is for them to say.
+    // A message that waits at Leave is kept; after the next join the person decides.
     browser.open_panel().await;
     browser.press("pretend to be offline").await;
     browser.say("forget it").await;
@@ -124,8 +122,7 @@ async fn the_page_shows_that_redis_is_down_and_keeps_messages() {
     let dyno = Dyno::start_on(&redis, &[TALKATIVE]).await;
     browser.open(&page_at(dyno.addr())).await;
     browser.join("lobby", "taro").await;
-    browser.say("before").await;
-    browser.own_are("sent").await;
+    browser.send("before").await;
     redis.stop().await;
     let banner = "return document.querySelector('[role=alert]').textContent.includes('Redis')";
     browser.until("a banner", banner).await;
@@ -133,24 +130,24 @@ async fn the_page_shows_that_redis_is_down_and_keeps_messages() {
     browser.say("two").await;
     assert!(
         browser.chip().await.starts_with("Connected"),
-        "the line itself is fine"
+        "the connection itself is fine"
     );
     assert_eq!(browser.messages().await[2].state, "sending");
 
-    let (_, second) = browser.second_tab().await; // whoever comes now waits at the door
+    let (first, _) = browser.second_tab().await; // a join must wait for Redis
     browser.open(&page_at(dyno.addr())).await;
-    browser.fill("Room", "lobby").await;
-    browser.fill("Name", "taro").await;
-    browser.press("Join").await;
-    browser.until("a banner at the door", banner).await;
+    browser.ask_to_join("lobby", "taro").await;
+    browser.until("a banner beside the form", banner).await;
     browser.later(15 * SECOND).await; // longer than a try may take otherwise
     assert_eq!(browser.chip().await, "Connecting…");
     redis.restart().await;
     browser.connected().await;
-    browser.switch(&second).await;
-    browser.shows(&["before", "one", "two"]).await;
-    browser.own_are("sent").await;
-    assert_eq!(browser.alert().await, "");
+    for _ in 0..2 {
+        browser.shows(&["before", "one", "two"]).await;
+        browser.own_are("sent").await;
+        assert_eq!(browser.alert().await, "");
+        browser.switch(&first).await;
+    }
     assert_eq!(check::stream(&redis, "lobby").len(), 3);
 }
 
@@ -168,15 +165,11 @@ async fn enter_accepts_a_word_of_the_input_method_and_does_not_send() {
             json!({"type": kind, "key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 229});
         browser.devtools("Input.dispatchKeyEvent", enter).await;
     }
-    assert_eq!(browser.field("Message", "value").await, "にほん");
+    browser.value_is("Message", "にほん").await;
     browser
         .devtools("Input.insertText", json!({"text": "日本"}))
         .await;
-    assert_eq!(
-        browser.field("Message", "value").await,
-        "日本",
-        "picked, not sent"
-    );
+    browser.value_is("Message", "日本").await; // picked, not sent
     browser.keys("Message", ENTER).await;
     browser.shows(&["日本"]).await;
 }
@@ -208,7 +201,7 @@ async fn a_rejected_message_offers_retry_and_discard() {
         .await;
     }
     browser.eval("window.spoil = false").await;
-    browser.say("three").await; // is not held up by them
+    browser.say("three").await; // does not wait for them
     browser.shows(&["three", "one", "two"]).await;
     let choose = async |what: &str| {
         let click = "[...document.querySelectorAll('.state button')].find((b) => b.textContent === arguments[0]).click();
