@@ -108,3 +108,42 @@ where
     let what = format!("{what}: {wanted:?}");
     settles(&what, look, |seen| seen == wanted).await;
 }
+
+#[tokio::test]
+async fn nothing_of_a_test_is_left_for_the_next_one_in_the_same_chromium() {
+    let (world, mut browser) = one_browser().await;
+    let page = page_at(world.dyno.addr());
+    let state = "return [localStorage.trace ?? null, sessionStorage.trace ?? null, document.cookie, navigator.onLine, innerWidth,
+        matchMedia('(prefers-color-scheme: dark)').matches, Date.now() > arguments[0]]";
+    let next_hour = browser.eval("return Date.now() + 3600e3").await;
+    let look = async |browser: &Browser| {
+        let state = browser.eval_with(state, json!([next_hour])).await;
+        state.as_array().expect("a list").clone()
+    };
+    let tabs = async |browser: &Browser| {
+        let tabs = browser.client.windows().await;
+        tabs.expect("a list of tabs").len()
+    };
+    let (fresh, tabs_at_first) = (look(&browser).await, tabs(&browser).await);
+    browser.join("lobby", "taro").await;
+    browser.second_tab().await;
+    browser.open(&page).await;
+    browser.join("lobby", "hanako").await;
+    let traces = "localStorage.trace = sessionStorage.trace = 1; document.cookie = 'a=b; max-age=3600'; console.error('left')";
+    browser.eval(traces).await;
+    browser.later(3_601 * SECOND).await;
+    browser.prefers("prefers-color-scheme", "dark").await;
+    browser.resize(500, 500).await;
+    browser.set_offline(true).await;
+    let used = look(&browser).await;
+    for (i, (before, after)) in fresh.iter().zip(&used).enumerate() {
+        assert_ne!(before, after, "item {i} was changed: {used:?}");
+    }
+
+    browser.begin_next_test().await;
+    browser.open(&page).await;
+    assert_eq!(look(&browser).await, fresh);
+    browser.value_is("Name", "").await;
+    browser.expect_empty_console().await;
+    assert_eq!(tabs(&browser).await, tabs_at_first);
+}

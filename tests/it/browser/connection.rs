@@ -83,12 +83,7 @@ async fn offline_is_shown_and_online_connects_at_once() {
     let (world, browser) = one_browser().await;
     let mut hanako = world.dyno.join("lobby", "hanako").await;
     browser.join("lobby", "taro").await;
-    let network = async |offline: bool| {
-        let conditions = json!({"offline": offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1});
-        let emulate = "Network.emulateNetworkConditions";
-        browser.devtools(emulate, conditions).await;
-    };
-    network(true).await;
+    browser.set_offline(true).await;
     browser.chip_says("Offline").await;
     hanako.say("meanwhile").await;
     browser.say("typed offline").await;
@@ -96,7 +91,7 @@ async fn offline_is_shown_and_online_connects_at_once() {
         browser.messages().await.last().expect("shown").state,
         "sending"
     );
-    network(false).await;
+    browser.set_offline(false).await;
     browser.shows(&["meanwhile", "typed offline"]).await;
     browser.own_are("sent").await;
 }

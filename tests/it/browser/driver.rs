@@ -242,19 +242,19 @@ impl Driver {
             let user = self.bidi("browser.createUserContext", json!({})).await;
             self.context = Some(user["userContext"].clone());
             self.open_tab().await;
+            let console = self.client.issue_cmd(SessionCommand::console()).await;
+            console.expect("what the test before this one left there can be dropped");
         }
     }
 
-    /// Ends a test. Must run on the pool's thread.
-    async fn end(mut self) {
-        match self.context.take() {
-            Some(user) => {
-                let user = json!({"userContext": user});
-                self.bidi("browser.removeUserContext", user).await;
-                POOL.idle.lock().unwrap().push(self);
-            }
-            None => drop(self.client.clone().close().await),
-        }
+    /// Ends a test: removes its user context, with all tabs. False if there was none.
+    async fn end(&mut self) -> bool {
+        let Some(user) = self.context.take() else {
+            return false;
+        };
+        let user = json!({"userContext": user});
+        self.bidi("browser.removeUserContext", user).await;
+        true
     }
 }
 
@@ -304,16 +304,19 @@ impl Browser {
             driver
         });
         let driver = start.await.expect("the browser starts");
-        let browser = Browser {
+        Browser {
             kind,
             client: driver.client.clone(),
             driver: Some(driver),
             _turn: turn,
-        };
-        if kind == Kind::Chromium {
-            browser.console().await; // drops what the test before this one left
         }
-        browser
+    }
+
+    /// Does to this Chromium what is done to it between two tests.
+    pub async fn begin_next_test(&mut self) {
+        let driver = self.driver.as_mut().expect("only Drop takes it");
+        assert!(driver.end().await, "it had a user context");
+        driver.begin().await;
     }
 
     /// Sends a command that fantoccini does not have.
@@ -339,8 +342,7 @@ impl Browser {
     /// What the console showed since the last call: errors, warnings, violations of the content security policy.
     /// Only chromedriver has this command.
     pub async fn console(&self) -> Vec<String> {
-        let body = json!({"type": "browser"});
-        let entries = self.command(Method::POST, "se/log", body).await;
+        let entries = self.client.issue_cmd(SessionCommand::console()).await;
         let entries = entries.expect("the console can be read");
         let entries = entries.as_array().expect("a list of entries");
         let line = |entry: &Value| format!("{} {}", entry["level"], entry["message"]);
@@ -357,15 +359,18 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        let Some(driver) = self.driver.take() else {
+        let Some(mut driver) = self.driver.take() else {
             return;
         };
         // Waits: at the exit of the program, every driver is idle or ended.
         let (sender, receiver) = mpsc::channel();
         POOL.runtime.spawn(async move {
-            // A browser that does not answer is dropped, and so killed.
-            let ended = timeout(PATIENCE, driver.end()).await;
-            let _ = sender.send(ended);
+            match timeout(PATIENCE, driver.end()).await {
+                Ok(true) => POOL.idle.lock().unwrap().push(driver),
+                Ok(false) => drop(driver.client.clone().close().await),
+                Err(_) => drop(driver), // kills a browser that does not answer
+            }
+            let _ = sender.send(());
         });
         let _ = receiver.recv();
     }
@@ -376,6 +381,16 @@ struct SessionCommand {
     method: Method,
     path: String,
     body: Value,
+}
+
+impl SessionCommand {
+    fn console() -> SessionCommand {
+        SessionCommand {
+            method: Method::POST,
+            path: "se/log".into(),
+            body: json!({"type": "browser"}),
+        }
+    }
 }
 
 impl WebDriverCompatibleCommand for SessionCommand {

@@ -363,6 +363,13 @@ impl Browser {
         self.devtools("Emulation.setEmulatedMedia", feature).await;
     }
 
+    /// Emulates a lost network. Chromium only.
+    pub async fn set_offline(&self, offline: bool) {
+        let conditions = json!({"offline": offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1});
+        let emulate = "Network.emulateNetworkConditions";
+        self.devtools(emulate, conditions).await;
+    }
+
     /// Emulates the size of a screen. Chromium only.
     pub async fn resize(&self, width: u32, height: u32) {
         let size =
