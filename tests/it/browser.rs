@@ -1,36 +1,47 @@
-//! Proves what a person sees: the page in a real browser, against real dynos and a real Redis. Chromium is asked
-//! everything; the story, what the page is for, is told in Firefox and WebKit, too: `tests/run --browsers all`.
+//! Tests of the page in a real browser, against real dynos and a real Redis. All of them run in Chromium; `story` also
+//! runs in Firefox and WebKit: `tests/run --browsers all`.
 //!
-//! Time that would have to pass is given to the page's clock instead; what must stay away is ruled out by something
-//! that comes after it. Others in the room are plain sockets.
+//! Where time has to pass, the page's clock is moved on. That something does not happen is shown by an event that comes
+//! after it. The other members of a room are plain sockets.
 
+mod connection;
 mod cost;
+mod driver;
 mod everyone;
 mod joining;
-mod line;
+mod page;
 mod picture;
 mod reading;
 mod story;
 mod talking;
 mod tools;
 
-use crate::support::browser::{CONTROL, ENTER, Kind, SHIFT, SOON, TAB};
+use crate::support::facts::{MAX_MESSAGE, names_key, owners_key, stream_key};
 use crate::support::proxy::{Flow, Proxy};
-use crate::support::{
-    Browser, Bus, Dyno, PATIENCE, Redis, TALKATIVE, World, check, eventually, token,
-};
+use crate::support::{Bus, Dyno, Id, PATIENCE, Redis, TALKATIVE, World, check, token};
+use driver::{Browser, Kind};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use std::fmt::Debug;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
 
 const SECOND: Duration = Duration::from_secs(1);
+/// How long a test waits for what a page should show soon. Long, because the machine may be busy.
+const SOON: Duration = Duration::from_secs(30);
+
+// Keys, as WebDriver writes them.
+const ENTER: &str = "\u{E007}";
+const TAB: &str = "\u{E004}";
+const SHIFT: &str = "\u{E008}";
+const CONTROL: &str = "\u{E009}";
 
 fn page_at(addr: SocketAddr) -> String {
     format!("http://{addr}/")
 }
 
-/// A dyno with nothing behind it, and a browser that shows its page.
+/// A dyno without Redis, and a browser that shows its page.
 async fn one_browser() -> (World, Browser) {
     world_in_browser(Bus::Alone, &[TALKATIVE]).await
 }
@@ -42,7 +53,7 @@ async fn world_in_browser(bus: Bus, vars: &[(&str, &str)]) -> (World, Browser) {
     (world, browser)
 }
 
-/// A browser whose line to the dyno can fall silent.
+/// A browser whose connection to the dyno can fall silent.
 async fn browser_behind_proxy() -> (World, Proxy, Browser) {
     let browser = Browser::start().await;
     let world = World::talkative(Bus::Redis).await;
@@ -51,43 +62,88 @@ async fn browser_behind_proxy() -> (World, Proxy, Browser) {
     (world, proxy, browser)
 }
 
-fn log_of(world: &World, room: &str) -> usize {
+/// How many messages the stream of a room holds.
+fn stored(world: &World, room: &str) -> usize {
     check::stream(world.redis.as_ref().expect("this world has a Redis"), room).len()
 }
 
-/// Leaves the console as it should be, where it can be read.
-async fn nothing_to_complain_about(browser: &Browser) {
-    if browser.kind != Kind::Chromium {
-        return;
+/// Waits until what `look` sees satisfies `wanted`, and gives it back.
+async fn settles<T: Debug>(
+    what: &str,
+    look: impl AsyncFnMut() -> T,
+    wanted: impl Fn(&T) -> bool,
+) -> T {
+    settles_within(SOON, what, look, wanted).await
+}
+
+/// Looks less and less often, because each look keeps a browser and its driver busy.
+async fn settles_within<T: Debug>(
+    within: Duration,
+    what: &str,
+    mut look: impl AsyncFnMut() -> T,
+    wanted: impl Fn(&T) -> bool,
+) -> T {
+    let start = Instant::now();
+    let mut pause = Duration::from_millis(10);
+    loop {
+        let seen = look().await;
+        if wanted(&seen) {
+            return seen;
+        }
+        assert!(
+            start.elapsed() < within,
+            "not within {within:?}: {what}; seen instead: {seen:?}"
+        );
+        sleep(pause).await;
+        pause = (2 * pause).min(Duration::from_millis(160));
     }
-    assert_eq!(browser.console().await, [""; 0], "the console stays empty");
 }
 
-async fn open_panel(browser: &Browser) {
-    browser
-        .eval("document.querySelector('summary').click()", json!([]))
-        .await;
-    browser
-        .until(
-            "the panel is open",
-            "return document.querySelector('details').open",
-        )
-        .await;
+/// Waits until `look` sees exactly this.
+async fn becomes<T, W>(what: &str, wanted: &W, look: impl AsyncFnMut() -> T)
+where
+    T: Debug + PartialEq<W>,
+    W: Debug + ?Sized,
+{
+    let what = format!("{what}: {wanted:?}");
+    settles(&what, look, |seen| seen == wanted).await;
 }
 
-/// A fact of the learners' panel.
-async fn fact(browser: &Browser, name: &str) -> String {
-    let script =
-        "return [...document.querySelectorAll('dt')].find((dt) => dt.textContent === arguments[0])
-        .nextElementSibling.textContent";
-    let fact = browser.eval(script, json!([name])).await;
-    fact.as_str().expect("a text").to_string()
-}
+#[tokio::test]
+async fn nothing_of_a_test_is_left_for_the_next_one_in_the_same_chromium() {
+    let (world, mut browser) = one_browser().await;
+    let page = page_at(world.dyno.addr());
+    let state = "return [localStorage.trace ?? null, sessionStorage.trace ?? null, document.cookie, navigator.onLine, innerWidth,
+        matchMedia('(prefers-color-scheme: dark)').matches, Date.now() > arguments[0]]";
+    let next_hour = browser.eval("return Date.now() + 3600e3").await;
+    let look = async |browser: &Browser| {
+        let state = browser.eval_with(state, json!([next_hour])).await;
+        state.as_array().expect("a list").clone()
+    };
+    let tabs = async |browser: &Browser| {
+        let tabs = browser.client.windows().await;
+        tabs.expect("a list of tabs").len()
+    };
+    let (fresh, tabs_at_first) = (look(&browser).await, tabs(&browser).await);
+    browser.join("lobby", "taro").await;
+    browser.second_tab().await;
+    browser.open(&page).await;
+    browser.join("lobby", "hanako").await;
+    let traces = "localStorage.trace = sessionStorage.trace = 1; document.cookie = 'a=b; max-age=3600'; console.error('left')";
+    browser.eval(traces).await;
+    browser.later(3_601 * SECOND).await;
+    browser.prefers("prefers-color-scheme", "dark").await;
+    browser.resize(500, 500).await;
+    browser.set_offline(true).await;
+    let used = look(&browser).await;
+    for (i, (before, after)) in fresh.iter().zip(&used).enumerate() {
+        assert_ne!(before, after, "item {i} was changed: {used:?}");
+    }
 
-async fn fact_becomes(browser: &Browser, name: &str, value: &str) {
-    eventually(&format!("{name} is {value}"), SOON, async || {
-        let now = fact(browser, name).await;
-        if now == value { Ok(()) } else { Err(now) }
-    })
-    .await;
+    browser.begin_next_test().await;
+    browser.open(&page).await;
+    assert_eq!(look(&browser).await, fresh);
+    browser.value_is("Name", "").await;
+    browser.expect_empty_console().await;
+    assert_eq!(tabs(&browser).await, tabs_at_first);
 }

@@ -8,7 +8,6 @@
 #![allow(dead_code, unused_imports, unused_macros)]
 
 pub mod broken_frames;
-pub mod browser;
 pub mod check;
 pub mod client;
 pub mod crowd;
@@ -28,7 +27,6 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpSocket;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-pub use browser::Browser;
 pub use client::{Client, Id, cid, token};
 pub use crowd::Crowd;
 pub use dyno::Dyno;

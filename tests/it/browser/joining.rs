@@ -3,38 +3,34 @@
 use super::*;
 
 #[tokio::test]
-async fn a_refused_name_or_room_says_why_beside_its_field_and_keeps_the_text() {
+async fn a_rejected_name_or_room_shows_an_error_at_its_field_and_keeps_the_text() {
     let (world, browser) = one_browser().await;
     let _hanako = world.dyno.join("lobby", "hanako").await;
     let refuse = async |room: &str, name: &str, field: &str, other: &str| {
-        browser.fill("Room", room).await;
-        browser.fill("Name", name).await;
-        browser.press("Join").await;
-        eventually(
-            &format!("{name:?} in {room:?} is refused"),
-            SOON,
-            async || {
-                let invalid = browser.field(field, "ariaInvalid").await;
-                if invalid == "true" && !browser.description(field).await.is_empty() {
-                    Ok(())
-                } else {
-                    Err(invalid)
-                }
-            },
-        )
+        browser.ask_to_join(room, name).await;
+        let look = async || {
+            (
+                browser.field(field, "ariaInvalid").await,
+                browser.description(field).await,
+            )
+        };
+        let what = format!("{name:?} in {room:?} is refused");
+        settles(&what, look, |(invalid, why)| {
+            *invalid == "true" && !why.is_empty()
+        })
         .await;
         assert_eq!(
             browser.description(other).await,
             "",
             "only the field at fault has an error"
         );
-        assert_eq!(browser.field("Room", "value").await, room);
-        assert_eq!(browser.field("Name", "value").await, name);
+        browser.value_is("Room", room).await;
+        browser.value_is("Name", name).await;
         let script = "return document.activeElement.labels?.[0]?.textContent";
         assert_eq!(
             browser.text(script).await,
             field,
-            "the cursor is where the mistake is"
+            "the field at fault has the focus"
         );
     };
     refuse("lobby", "Ｈａｎａｋｏ", "Name", "Room").await; // the same name once folded
@@ -44,29 +40,24 @@ async fn a_refused_name_or_room_says_why_beside_its_field_and_keeps_the_text() {
     refuse("lobby", "", "Name", "Room").await;
     browser.join("lobby", "taro").await;
     browser.members_are(&["hanako", "taro"]).await;
-    nothing_to_complain_about(&browser).await;
+    browser.expect_empty_console().await;
 }
 
 #[tokio::test]
-async fn a_link_to_a_room_fills_in_the_room_and_the_address_becomes_one() {
+async fn a_room_link_fills_in_the_room_and_the_address_is_a_room_link() {
     let (world, browser) = one_browser().await;
-    browser
-        .open(&format!(
-            "{}?room=%E8%8C%B6%E3%81%AE%E9%96%93",
-            page_at(world.dyno.addr())
-        ))
-        .await;
-    assert_eq!(browser.field("Room", "value").await, "茶の間");
+    let page = page_at(world.dyno.addr());
+    let link = format!("{page}?room=%E8%8C%B6%E3%81%AE%E9%96%93");
+    browser.open(&link).await;
+    browser.value_is("Room", "茶の間").await;
     browser.fill("Name", "taro").await;
     browser.press("Join").await;
     browser.connected().await;
     assert_eq!(browser.title().await, "茶の間");
-    browser.open(&page_at(world.dyno.addr())).await; // the tab remembers where it was
+    browser.open(&page).await; // the tab remembers the room
     browser.connected().await;
-    let address = browser
-        .text("return decodeURIComponent(location.search)")
-        .await;
-    assert_eq!(address, "?room=茶の間");
+    let search = "return decodeURIComponent(location.search)";
+    assert_eq!(browser.text(search).await, "?room=茶の間");
     browser.press("Copy link").await;
     browser.find("button", "Copied").await;
     browser.keys("Message", "").await;
@@ -74,45 +65,32 @@ async fn a_link_to_a_room_fills_in_the_room_and_the_address_becomes_one() {
     let link = browser.field("Message", "value").await;
     let whole = "return location.href";
     assert_eq!(link, browser.text(whole).await, "the address is the link");
-    browser
-        .open(&format!("{}?room=elsewhere", page_at(world.dyno.addr())))
-        .await;
-    assert_eq!(
-        browser.field("Room", "value").await,
-        "elsewhere",
-        "a link wins over the tab's memory"
-    );
-    assert_eq!(browser.field("Name", "value").await, "taro");
+    browser.open(&format!("{page}?room=elsewhere")).await;
+    browser.value_is("Room", "elsewhere").await; // a link wins over the tab's memory
+    browser.value_is("Name", "taro").await;
 }
 
 #[tokio::test]
-async fn a_name_lost_during_an_absence_leads_back_to_the_form_and_loses_no_message() {
+async fn a_name_taken_during_an_absence_returns_to_the_form_and_keeps_the_message() {
     let (world, browser) = world_in_browser(Bus::Redis, &[TALKATIVE]).await;
     browser.join("lobby", "taro").await;
-    open_panel(&browser).await;
+    browser.open_panel().await;
     browser.press("pretend to be offline").await;
     browser.say("still mine").await;
     let redis = world.redis.as_ref().expect("asked for");
-    redis.cmd::<i64>(&["DEL", "chat:{lobby}:names", "chat:{lobby}:owners"]); // as after a long absence
+    redis.cmd::<i64>(&["DEL", &names_key("lobby"), &owners_key("lobby")]); // as after a long absence
     let mut hanako = world.dyno.join("lobby", "taro").await;
     browser.press("pretend to be offline").await;
-    eventually("back at the form", SOON, async || {
-        if browser.has("button", "Join").await {
-            Ok(())
-        } else {
-            Err(browser.chip().await)
-        }
-    })
-    .await;
+    browser.find("button", "Join").await;
     assert_eq!(browser.field("Name", "ariaInvalid").await, "true");
-    assert_eq!(browser.field("Name", "value").await, "taro");
+    browser.value_is("Name", "taro").await;
     browser.join("lobby", "jiro").await;
     hanako.hears("still mine").await;
     browser.own_are("sent").await;
 }
 
 #[tokio::test]
-async fn tabs_of_one_browser_are_one_person_or_as_many_as_they_have_names() {
+async fn tabs_with_one_name_share_a_member_and_tabs_with_two_names_are_two() {
     let (world, browser) = one_browser().await;
     let url = page_at(world.dyno.addr());
     browser.join("lobby", "taro").await;
@@ -120,37 +98,33 @@ async fn tabs_of_one_browser_are_one_person_or_as_many_as_they_have_names() {
     browser.open(&url).await;
     browser.join("lobby", "hanako").await;
     browser.members_are(&["hanako", "taro"]).await;
-    browser.say("hello").await;
-    browser.own_are("sent").await;
+    browser.send("hello").await;
     let (_, third) = browser.second_tab().await;
     browser.open(&url).await;
     browser.join("lobby", "taro").await; // the same person again
-    browser.say("taro, from another tab").await;
-    browser.own_are("sent").await;
+    browser.send("taro, from another tab").await;
     browser.members_are(&["hanako", "taro"]).await;
     browser.switch(&first).await;
     browser.shows(&["hello", "taro, from another tab"]).await;
     assert_eq!(
-        browser.said().await[1].state,
+        browser.messages().await[1].state,
         "sent",
         "an own message, wherever it was typed"
     );
     browser.switch(&third).await;
     browser.press("Leave").await;
     browser.switch(&second).await;
-    browser.say("taro?").await;
-    browser.own_are("sent").await;
-    browser.members_are(&["hanako", "taro"]).await; // who leaves one of two tabs is still here
+    browser.send("taro?").await;
+    browser.members_are(&["hanako", "taro"]).await; // the other tab of taro is still in the room
 }
 
 #[tokio::test]
-async fn a_name_that_another_tab_took_over_is_told_apart_by_its_token() {
+async fn a_name_in_use_is_refused_to_another_token() {
     let (world, browser) = one_browser().await;
     browser.join("lobby", "taro").await;
     world
         .dyno
         .join_refused("lobby", "taro", &token(), "name_taken")
         .await;
-    browser.say("still me").await;
-    browser.own_are("sent").await;
+    browser.send("still me").await;
 }

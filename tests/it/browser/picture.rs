@@ -1,19 +1,15 @@
-//! The picture in the README: taken of a real conversation, so that it can be taken again.
+//! The picture in the README, taken of a real conversation, so that it can be taken again.
 
 use super::*;
-use std::io::Write;
-use std::process::{Command, Stdio};
 
-/// `SCREENSHOT=docs/screenshot.png tests/run browser picture` replaces it; otherwise this only shows that it could.
+/// `SCREENSHOT=docs/screenshot.png tests/run browser picture` replaces it; without SCREENSHOT, no file is written.
 #[tokio::test]
-async fn the_picture_for_the_readme_shows_a_conversation_that_outlived_an_absence() {
+async fn the_readme_picture_shows_a_conversation_resumed_after_an_absence() {
     let (taro, hanako) = Browser::start_two().await;
     let redis = Redis::start(&[]).await;
     let mut dynos = vec![];
     for (browser, name, dyno) in [(&taro, "Taro", "web.2"), (&hanako, "花子", "web.1")] {
-        let size = json!({"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": false});
-        let resize = "Emulation.setDeviceMetricsOverride";
-        browser.devtools(resize, size).await;
+        browser.resize(1280, 800).await;
         let dyno = Dyno::start_on(&redis, &[TALKATIVE, ("DYNO", dyno)]).await;
         browser.open(&page_at(dyno.addr())).await;
         browser.join("lobby", name).await;
@@ -22,8 +18,7 @@ async fn the_picture_for_the_readme_shows_a_conversation_that_outlived_an_absenc
     let mut all = vec![];
     let mut say = async |browser: &Browser, text: &'static str| {
         all.push(text);
-        browser.say(text).await;
-        browser.own_are("sent").await;
+        browser.send(text).await;
     };
     say(&hanako, "おはよう! Which dyno are you on?").await;
     say(&taro, "web.2, says the chip. And you?").await;
@@ -37,7 +32,7 @@ async fn the_picture_for_the_readme_shows_a_conversation_that_outlived_an_absenc
         "I pretend to be offline for a moment. Please go on talking!",
     )
     .await;
-    open_panel(&taro).await;
+    taro.open_panel().await;
     taro.press("pretend to be offline").await;
     say(
         &hanako,
@@ -54,29 +49,14 @@ async fn the_picture_for_the_readme_shows_a_conversation_that_outlived_an_absenc
     .await;
     taro.shows(&all).await;
     hanako.shows(&all).await;
-    assert_eq!(fact(&taro, "Resumed messages").await, "2");
+    assert_eq!(taro.fact("Resumed messages").await, "2");
     taro.keys("Message", "").await;
     taro.drawn().await;
 
-    let picture = taro.call("GET", "/screenshot", json!({})).await;
-    let file = tempfile::NamedTempFile::new().expect("a temporary file");
-    let path = std::env::var_os("SCREENSHOT").map_or(file.path().into(), std::path::PathBuf::from);
-    let out = std::fs::File::create(&path).expect("the picture's file can be written");
-    let mut decoder = Command::new("base64")
-        .arg("--decode")
-        .stdin(Stdio::piped())
-        .stdout(out)
-        .spawn()
-        .expect("base64 runs");
-    let text = picture.as_str().expect("a picture");
-    decoder
-        .stdin
-        .take()
-        .expect("piped")
-        .write_all(text.as_bytes())
-        .expect("it is read");
-    assert!(decoder.wait().expect("it ends").success());
-    let png = std::fs::read(&path).expect("the picture");
+    let png = taro.client.screenshot().await.expect("a picture");
+    if let Some(path) = std::env::var_os("SCREENSHOT") {
+        std::fs::write(path, &png).expect("the picture's file can be written");
+    }
     assert_eq!(png[..4], *b"\x89PNG");
     assert_eq!(png[16..24], [0, 0, 5, 0, 0, 0, 3, 32], "1280 by 800");
     assert!(png.len() < 200_000, "{} bytes", png.len());

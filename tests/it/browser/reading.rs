@@ -1,9 +1,9 @@
-//! What is shown of what others say, and how hostile words stay words.
+//! How messages of others are shown, and that hostile text stays text.
 
 use super::*;
 
 #[tokio::test]
-async fn hostile_texts_and_names_are_inert() {
+async fn hostile_texts_are_escaped_and_only_web_links_become_links() {
     let (world, browser) = one_browser().await;
     let mut hanako = world.dyno.join("lobby", "hanako").await;
     browser.join("lobby", "taro").await;
@@ -24,29 +24,21 @@ async fn hostile_texts_and_names_are_inert() {
     browser.shows(&[&evil[..], &evil[..1]].concat()).await;
     let script = "return [window.pwned ?? null, document.querySelectorAll('[role=log] :is(img, script, b, a)').length,
         document.documentElement.scrollWidth <= innerWidth]";
-    assert_eq!(
-        browser.eval(script, json!([])).await,
-        json!([null, 0, true])
-    );
+    assert_eq!(browser.eval(script).await, json!([null, 0, true]));
 
     hanako.say("see https://example.com/a?b=1&c=(d), or (http://example.org/x). 次はhttps://example.net/道です").await;
     let script = "return [...document.querySelectorAll('[role=log] a')].map((a) => [a.href, a.rel, a.textContent === a.href])";
-    browser
-        .until(
-            "links",
-            "return document.querySelectorAll('[role=log] a').length === 3",
-        )
-        .await;
+    browser.count_is("[role=log] a", 3).await;
     let rel = "noopener noreferrer nofollow";
     assert_eq!(
-        browser.eval(script, json!([])).await,
+        browser.eval(script).await,
         json!([
             ["https://example.com/a?b=1&c=(d)", rel, true],
             ["http://example.org/x", rel, true],
             ["https://example.net/", rel, true],
         ])
     );
-    nothing_to_complain_about(&browser).await;
+    browser.expect_empty_console().await;
 }
 
 #[tokio::test]
@@ -57,40 +49,22 @@ async fn messages_are_grouped_and_days_divided() {
     let mut hanako = dyno.join("elsewhere", "hanako").await;
     let said = hanako.say("same words").await;
     type Entry = (String, Vec<String>);
-    let entries: Vec<Entry> = redis.cmd(&["XRANGE", "chat:{elsewhere}", "-", "+"]);
+    let entries: Vec<Entry> = redis.cmd(&["XRANGE", &stream_key("elsewhere"), "-", "+"]);
     let fields = &entries[0].1;
-    let now: i64 = said["id"]
-        .as_str()
-        .expect("an id")
-        .split('-')
-        .next()
-        .expect("ms")
-        .parse()
-        .expect("a number");
-    const HOUR: i64 = 3_600_000;
-    for id in [
-        now - 49 * HOUR,
-        now - 49 * HOUR + 1_000,
-        now - 25 * HOUR,
-        now - 25 * HOUR + 400_000,
-    ] {
-        let id = format!("{id}-0");
-        let add: Vec<&str> = ["XADD", "chat:{lobby}", &id]
-            .into_iter()
-            .chain(fields.iter().map(String::as_str))
-            .collect();
+    let Id(now, _) = Id::of(&said, "id");
+    const HOUR: u64 = 3_600_000;
+    // The day before yesterday, a second later, yesterday, almost seven minutes later.
+    for (hours_ago, plus) in [(49, 0), (49, 1_000), (25, 0), (25, 400_000)] {
+        let id = format!("{}-0", now - hours_ago * HOUR + plus);
+        let key = stream_key("lobby");
+        let mut add = vec!["XADD", &key, &id];
+        add.extend(fields.iter().map(String::as_str));
         redis.cmd::<String>(&add);
     }
     browser.open(&page_at(dyno.addr())).await;
     browser.join("lobby", "taro").await;
-    browser.say("today").await;
-    browser.own_are("sent").await;
-    let follows: Vec<bool> = browser
-        .said()
-        .await
-        .into_iter()
-        .map(|s| s.follows)
-        .collect();
+    browser.send("today").await;
+    let follows: Vec<bool> = browser.messages().await.iter().map(|m| m.follows).collect();
     assert_eq!(
         follows,
         [false, true, false, false, false],
@@ -101,7 +75,7 @@ async fn messages_are_grouped_and_days_divided() {
     let script = "return [...document.querySelectorAll('[role=log] time')].every((t) =>
         Math.abs(new Date(t.dateTime) - Date.now()) < 50 * 3600e3 && t.title.includes(new Date(t.dateTime).getFullYear()))";
     assert_eq!(
-        browser.eval(script, json!([])).await,
+        browser.eval(script).await,
         true,
         "the full date is there, too"
     );
@@ -109,7 +83,7 @@ async fn messages_are_grouped_and_days_divided() {
 }
 
 #[tokio::test]
-async fn whoever_reads_older_messages_stays_there_and_is_told_of_new_ones() {
+async fn scrolled_up_readers_stay_and_see_a_count_of_new_messages() {
     let (world, browser) = one_browser().await;
     let mut hanako = world.dyno.join("lobby", "hanako").await;
     browser.join("lobby", "taro").await;
@@ -121,54 +95,32 @@ async fn whoever_reads_older_messages_stays_there_and_is_told_of_new_ones() {
     browser.until("the newest is in sight", at_end).await;
     assert_eq!(browser.title().await, "lobby");
     let up = "const log = document.querySelector('[role=log]'); log.scrollTop = 200; return log.scrollTop";
-    assert_eq!(browser.eval(up, json!([])).await, 200);
+    assert_eq!(browser.eval(up).await, 200);
     browser.drawn().await;
     for text in ["a", "b", "c"] {
         hanako.say(text).await;
     }
     browser.find("button", "3 new ↓").await;
     assert_eq!(browser.title().await, "(3) lobby");
-    assert_eq!(
-        browser
-            .eval(
-                "return document.querySelector('[role=log]').scrollTop",
-                json!([])
-            )
-            .await,
-        200
-    );
+    let scrolled = "return document.querySelector('[role=log]').scrollTop";
+    assert_eq!(browser.eval(scrolled).await, 200);
     browser.press("3 new ↓").await;
     browser.until("down again", at_end).await;
-    browser
-        .until(
-            "all read",
-            "return document.title === 'lobby' || document.title",
-        )
-        .await;
+    browser.title_becomes("lobby").await;
 
     let hide =
         "Object.defineProperty(document, 'hidden', { value: arguments[0], configurable: true });
         document.dispatchEvent(new Event('visibilitychange'))";
-    browser.eval(hide, json!([true])).await;
+    browser.eval_with(hide, json!([true])).await;
     hanako.say("d").await;
-    browser
-        .until(
-            "counted while hidden",
-            "return document.title === '(1) lobby' || document.title",
-        )
-        .await;
-    browser.eval(hide, json!([false])).await;
-    browser
-        .until(
-            "read",
-            "return document.title === 'lobby' || document.title",
-        )
-        .await;
+    browser.title_becomes("(1) lobby").await;
+    browser.eval_with(hide, json!([false])).await;
+    browser.title_becomes("lobby").await;
     browser.until("and still at the end", at_end).await;
 }
 
 #[tokio::test]
-async fn comings_and_goings_are_told_small_and_together() {
+async fn join_leave_notices_are_grouped() {
     let (world, browser) = one_browser().await;
     browser.join("lobby", "taro").await;
     let hanako = world.dyno.join("lobby", "花子").await;
@@ -181,19 +133,17 @@ async fn comings_and_goings_are_told_small_and_together() {
     browser.notes_are(&["花子 and saburo joined"]).await; // came and went is no news
     hanako.quit().await;
     browser.notes_are(&["saburo joined"]).await;
-    browser.say("a line between").await;
-    browser.own_are("sent").await;
+    browser.send("a line between").await;
     browser.members_are(&["saburo", "taro"]).await;
     let _hanako = world.dyno.join("lobby", "花子").await;
     browser.notes_are(&["saburo joined", "花子 joined"]).await;
 }
 
 #[tokio::test]
-async fn what_may_be_missing_is_said() {
+async fn a_gap_in_the_history_is_shown() {
     let (mut world, browser) = one_browser().await;
     browser.join("lobby", "taro").await;
-    browser.say("before").await;
-    browser.own_are("sent").await;
+    browser.send("before").await;
     world.dyno.kill().await; // alone, and so its log is gone
     browser.chip_says("Reconnecting").await;
     world.dyno.restart().await;
@@ -206,7 +156,7 @@ async fn what_may_be_missing_is_said() {
 }
 
 #[tokio::test]
-async fn words_of_either_direction_keep_to_themselves() {
+async fn bidi_text_is_isolated() {
     let (world, browser) = one_browser().await;
     let mut nadia = world.dyno.join("lobby", "نادية").await;
     browser.join("lobby", "taro").await;
@@ -216,6 +166,6 @@ async fn words_of_either_direction_keep_to_themselves() {
     let script = "const all = (css) => [...document.querySelectorAll(css)];
         return [all('.text').map((p) => p.matches(':dir(rtl)')), all('.who > bdi').length,
             all('[aria-label=Members] bdi').length]";
-    let seen = browser.eval(script, json!([])).await;
+    let seen = browser.eval(script).await;
     assert_eq!(seen, json!([[true, false], 2, 2]));
 }

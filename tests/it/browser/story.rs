@@ -1,9 +1,9 @@
-//! The story that the page is for. It is told in other browsers, too: `BROWSER=firefox`, `BROWSER=webkit`.
+//! The main use of the page, from joining to leaving. Also runs in Firefox and WebKit: `BROWSER=firefox`, `BROWSER=webkit`.
 
 use super::*;
 
 #[tokio::test]
-async fn two_tabs_on_two_dynos_talk_and_see_everything_once() {
+async fn two_browsers_on_two_dynos_see_every_message_once() {
     let (hanako, taro) = Browser::start_two().await;
     let redis = Redis::start(&[]).await;
     let a = Dyno::start_on(&redis, &[TALKATIVE, ("DYNO", "web.1")]).await;
@@ -26,9 +26,9 @@ async fn two_tabs_on_two_dynos_talk_and_see_everything_once() {
         taro.shows(&script[..=i]).await;
     }
     hanako.own_are("sent").await;
-    let said = taro.said().await;
-    assert_eq!(said[0].who, "花子");
-    assert_eq!(said[1].who, "太郎");
+    let said = taro.messages().await;
+    assert_eq!(said[0].user, "花子");
+    assert_eq!(said[1].user, "太郎");
     assert_eq!(said[0].state, "", "only own messages have a state");
     assert_eq!(said[1].state, "sent");
     assert!(
@@ -37,11 +37,11 @@ async fn two_tabs_on_two_dynos_talk_and_see_everything_once() {
         said[0].time
     );
     assert_eq!(hanako.notes().await, ["太郎 joined"]);
-    nothing_to_complain_about(&hanako).await;
-    nothing_to_complain_about(&taro).await;
+    hanako.expect_empty_console().await;
+    taro.expect_empty_console().await;
 }
 
-/// Whatever ends a dyno: its tabs are back on the next one as if nothing had happened.
+/// After the dyno was ended and started again, its tabs reconnect and nobody is seen to leave or join.
 async fn tabs_survive(end: Signal) {
     let (hanako, taro) = Browser::start_two().await;
     let redis = Redis::start(&[]).await;
@@ -66,7 +66,7 @@ async fn tabs_survive(end: Signal) {
     hanako.say("hanako while away").await;
     taro.say("taro while away").await;
     assert_eq!(
-        hanako.said().await.last().expect("it is shown").state,
+        hanako.messages().await.last().expect("it is shown").state,
         "sending"
     );
     dyno.restart().await;
@@ -74,18 +74,10 @@ async fn tabs_survive(end: Signal) {
         browser.connected().await;
         browser.own_are("sent").await;
     }
-    eventually(
-        "both show everything once, in one order",
-        SOON,
-        async || {
-            let (a, b) = (hanako.texts().await, taro.texts().await);
-            if a == b && a.len() == 4 {
-                Ok(())
-            } else {
-                Err((a, b))
-            }
-        },
-    )
+    let both = async || (hanako.texts().await, taro.texts().await);
+    settles("both show everything once, in one order", both, |(a, b)| {
+        a == b && a.len() == 4
+    })
     .await;
     assert_eq!(hanako.texts().await[..2], ["before", "meanwhile"]);
     assert_eq!(
@@ -94,45 +86,40 @@ async fn tabs_survive(end: Signal) {
         "nothing is in the log twice"
     );
     hanako.members_are(&["hanako", "jiro", "taro"]).await;
-    jiro.say("the end").await; // whatever there is to tell of the return has been told before this
-    hanako
-        .until(
-            "the end",
-            "return document.querySelector('[role=log]').textContent.includes('the end')",
-        )
-        .await;
+    jiro.say("the end").await; // comes after any note about the return
+    hanako.log_contains("the end").await;
+    taro.log_contains("the end").await;
     hanako.notes_are(&["taro joined", "jiro joined"]).await;
     taro.notes_are(&["jiro joined"]).await; // nobody left, nobody joined
 }
 
 #[tokio::test]
-async fn a_killed_dyno_started_again_has_its_tabs_back() {
+async fn tabs_reconnect_after_sigkill_and_restart() {
     tabs_survive(Signal::SIGKILL).await;
 }
 
 #[tokio::test]
-async fn a_dyno_stopped_and_started_again_has_its_tabs_back() {
+async fn tabs_reconnect_after_sigterm_and_restart() {
     tabs_survive(Signal::SIGTERM).await;
 }
 
 #[tokio::test]
-async fn leaving_is_at_once_and_final_and_the_form_remembers() {
+async fn leave_is_immediate_and_final_and_the_form_is_prefilled() {
     let (world, browser) = world_in_browser(Bus::Redis, &[TALKATIVE]).await;
     let mut hanako = world.dyno.join("lobby", "hanako").await;
     browser.join("lobby", "taro").await;
-    browser.say("bye").await;
-    browser.own_are("sent").await;
+    browser.send("bye").await;
     browser.press("Leave").await;
     assert_eq!(browser.chip().await, "Left");
     assert_eq!(browser.title().await, "dynochat");
-    assert_eq!(browser.field("Room", "value").await, "lobby");
-    assert_eq!(browser.field("Name", "value").await, "taro");
+    browser.value_is("Room", "lobby").await;
+    browser.value_is("Name", "taro").await;
     assert!(!browser.has("button", "Leave").await);
     hanako.expect_members_within(&["hanako"], SOON).await; // within the lease: it said goodbye
     browser.later(60 * SECOND).await;
     let events = "for (const name of ['online', 'pageshow']) dispatchEvent(new Event(name));
         document.dispatchEvent(new Event('visibilitychange'));";
-    browser.eval(events, json!([])).await;
+    browser.eval(events).await;
     hanako.say("gone?").await;
     assert_eq!(
         browser.chip().await,
@@ -145,17 +132,13 @@ async fn leaving_is_at_once_and_final_and_the_form_remembers() {
         browser.has("button", "Join").await,
         "a reload does not go back in either"
     );
-    assert_eq!(
-        browser.field("Name", "value").await,
-        "taro",
-        "remembered by the browser"
-    );
+    browser.value_is("Name", "taro").await; // remembered by the browser
     browser.press("Join").await;
     browser.shows(&["bye", "gone?"]).await;
 }
 
 #[tokio::test]
-async fn enter_sends_shift_enter_breaks_and_composing_does_neither() {
+async fn enter_sends_shift_enter_breaks_the_line_and_composing_does_neither() {
     let (_world, browser) = one_browser().await;
     browser.join("lobby", "hanako").await;
     browser.keys("Message", "にほん").await;
@@ -163,7 +146,7 @@ async fn enter_sends_shift_enter_breaks_and_composing_does_neither() {
         let script = "const event = new KeyboardEvent('keydown', { key: 'Enter', bubbles: true, cancelable: true, ...arguments[0] });
             if (arguments[0].keyCode) Object.defineProperty(event, 'keyCode', { value: arguments[0].keyCode });
             return !document.querySelector('textarea').dispatchEvent(event)";
-        browser.eval(script, json!([init])).await == true // whether the page took the key for itself
+        browser.eval_with(script, json!([init])).await == true // whether the page took the key for itself
     };
     assert!(
         !press(json!({"isComposing": true})).await,
@@ -174,11 +157,11 @@ async fn enter_sends_shift_enter_breaks_and_composing_does_neither() {
     browser.keys("Message", "ご").await;
     browser.chord(SHIFT, ENTER).await;
     browser.keys("Message", "二行目").await;
-    assert_eq!(browser.field("Message", "value").await, "にほんご\n二行目");
+    browser.value_is("Message", "にほんご\n二行目").await;
     browser.keys("Message", ENTER).await;
     browser.shows(&["にほんご\n二行目"]).await;
     browser.own_are("sent").await;
-    assert_eq!(browser.field("Message", "value").await, "");
+    browser.value_is("Message", "").await;
     browser.keys("Message", "  ").await;
     browser.chord(SHIFT, ENTER).await;
     browser.keys("Message", ENTER).await; // nothing to send
@@ -188,14 +171,13 @@ async fn enter_sends_shift_enter_breaks_and_composing_does_neither() {
 }
 
 #[tokio::test]
-async fn the_back_button_restores_the_page_and_its_line() {
+async fn the_back_button_restores_the_page_and_its_connection() {
     let (world, browser) = one_browser().await;
     let mut hanako = world.dyno.join("lobby", "hanako").await;
     browser.join("lobby", "taro").await;
-    browser.say("one").await;
-    browser.own_are("sent").await;
+    browser.send("one").await;
     browser.fill("Message", "a draft").await;
-    browser.eval("window.sameDocument = true", json!([])).await;
+    browser.eval("window.sameDocument = true").await;
     browser
         .open(&format!("{}healthz", page_at(world.dyno.addr())))
         .await;
@@ -203,13 +185,13 @@ async fn the_back_button_restores_the_page_and_its_line() {
     browser.back().await;
     browser.shows(&["one", "two"]).await;
     browser.connected().await;
-    let same = browser.eval("return window.sameDocument === true", json!([]));
+    let same = browser.eval("return window.sameDocument === true");
     let cached = same.await == true; // Firefox under a driver, and WebKit, load it anew: all the same to the person
     assert!(
         cached || browser.kind != Kind::Chromium,
         "from the back/forward cache"
     );
-    assert_eq!(browser.field("Message", "value").await, "a draft");
+    browser.value_is("Message", "a draft").await;
     assert_eq!(browser.notes().await, [""; 0]);
     assert_eq!(hanako.members().0, ["hanako", "taro"]);
 }

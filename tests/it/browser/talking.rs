@@ -1,38 +1,36 @@
-//! What becomes of a message from the first key to its receipt.
+//! A message from the first key to its receipt.
 
 use super::*;
 
 #[tokio::test]
-async fn the_limit_counts_what_people_count_and_cuts_nothing() {
+async fn the_limit_counts_code_points_and_cuts_nothing() {
     let (_world, browser) = one_browser().await;
     browser.join("lobby", "taro").await;
     let smiles = |count: usize| "🙂".repeat(count);
-    browser.fill("Message", &smiles(799)).await;
-    assert_eq!(
-        browser.description("Message").await,
-        "",
-        "far from the limit there is nothing to count"
-    );
-    browser.fill("Message", &smiles(801)).await;
-    assert!(browser.description("Message").await.contains("801 / 1000"));
-    browser.fill("Message", &smiles(1001)).await;
-    assert!(browser.description("Message").await.contains("1001 / 1000"));
+    for (length, counter) in [
+        (799, None),
+        (801, Some("801 / 1000")),
+        (MAX_MESSAGE + 1, Some("1001 / 1000")),
+    ] {
+        browser.fill("Message", &smiles(length)).await;
+        let shown = browser.description("Message").await;
+        match counter {
+            Some(counter) => assert!(shown.contains(counter), "{length}: {shown:?}"),
+            None => assert_eq!(shown, "", "{length} is far from the limit"),
+        }
+    }
     assert_eq!(browser.field("Message", "ariaInvalid").await, "true");
     browser.keys("Message", ENTER).await;
     assert_eq!(browser.texts().await.len(), 0, "too long is not sent");
-    assert_eq!(
-        browser.field("Message", "value").await,
-        smiles(1001),
-        "and not cut"
-    );
-    browser.fill("Message", &smiles(1000)).await;
+    browser.value_is("Message", &smiles(MAX_MESSAGE + 1)).await; // and not cut
+    browser.fill("Message", &smiles(MAX_MESSAGE)).await;
     browser.keys("Message", ENTER).await;
-    browser.shows(&[&smiles(1000)]).await;
+    browser.shows(&[&smiles(MAX_MESSAGE)]).await;
     browser.own_are("sent").await;
 }
 
 #[tokio::test]
-async fn whoever_types_too_fast_loses_neither_words_nor_order() {
+async fn messages_over_the_rate_limit_are_sent_later_in_order() {
     let (_world, browser) = world_in_browser(Bus::Alone, &[]).await; // with the limit on talking
     browser.join("lobby", "taro").await;
     let all: Vec<String> = (0..16).map(|i| format!("m{i}")).collect();
@@ -60,9 +58,9 @@ async fn a_draft_and_unsent_messages_survive_a_reload() {
     browser.reload().await;
     browser.own_are("sent").await;
     browser.shows(&["one", "two"]).await;
-    assert_eq!(browser.field("Message", "value").await, "half a sent");
+    browser.value_is("Message", "half a sent").await;
     hanako.hears("two").await;
-    assert_eq!(log_of(&world, "lobby"), 2, "sent again is not said again");
+    assert_eq!(stored(&world, "lobby"), 2, "sent again is not said again");
     for _ in 0..10 {
         browser.reload().await;
     }
@@ -75,7 +73,7 @@ async fn a_draft_and_unsent_messages_survive_a_reload() {
 }
 
 #[tokio::test]
-async fn what_may_have_been_sent_long_ago_is_not_sent_again_unasked() {
+async fn old_unconfirmed_messages_are_not_resent_without_asking() {
     let (world, proxy, browser) = browser_behind_proxy().await;
     browser.join("lobby", "taro").await;
     proxy.set(Flow::Swallow);
@@ -88,31 +86,26 @@ async fn what_may_have_been_sent_long_ago_is_not_sent_again_unasked() {
         for (const one of kept.pending) if (one.sent) one.sent -= 120000;
         sessionStorage.dynochat = JSON.stringify(kept);
     })";
-    browser.eval(script, json!([])).await;
+    browser.eval(script).await;
     proxy.set(Flow::Through);
     browser.reload().await;
     browser.shows(&["never left the page", "handed over"]).await;
-    let states = async || {
-        browser
-            .said()
-            .await
-            .into_iter()
-            .map(|s| s.state)
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(states().await, ["sent", "not confirmed · Retry / Discard"]);
+    assert_eq!(
+        browser.states().await,
+        ["sent", "not confirmed · Retry / Discard"]
+    );
     browser.press("Retry").await;
     browser.own_are("sent").await;
-    assert_eq!(log_of(&world, "lobby"), 2);
+    assert_eq!(stored(&world, "lobby"), 2);
 
-    // What waits when somebody leaves is kept for a return, and then it is for them to say.
-    open_panel(&browser).await;
+    // A message that waits at Leave is kept; after the next join the person decides.
+    browser.open_panel().await;
     browser.press("pretend to be offline").await;
     browser.say("forget it").await;
     browser.press("Leave").await;
     browser.join("lobby", "taro").await;
     assert_eq!(
-        states().await.last().expect("three"),
+        browser.states().await.last().expect("three"),
         "not sent · Retry / Discard"
     );
     browser.press("Discard").await;
@@ -123,14 +116,13 @@ async fn what_may_have_been_sent_long_ago_is_not_sent_again_unasked() {
 }
 
 #[tokio::test]
-async fn while_redis_is_away_the_page_says_so_and_keeps_what_is_typed() {
+async fn the_page_shows_that_redis_is_down_and_keeps_messages() {
     let browser = Browser::start().await;
     let mut redis = Redis::start(&["--appendonly", "yes"]).await;
     let dyno = Dyno::start_on(&redis, &[TALKATIVE]).await;
     browser.open(&page_at(dyno.addr())).await;
     browser.join("lobby", "taro").await;
-    browser.say("before").await;
-    browser.own_are("sent").await;
+    browser.send("before").await;
     redis.stop().await;
     let banner = "return document.querySelector('[role=alert]').textContent.includes('Redis')";
     browser.until("a banner", banner).await;
@@ -138,29 +130,29 @@ async fn while_redis_is_away_the_page_says_so_and_keeps_what_is_typed() {
     browser.say("two").await;
     assert!(
         browser.chip().await.starts_with("Connected"),
-        "the line itself is fine"
+        "the connection itself is fine"
     );
-    assert_eq!(browser.said().await[2].state, "sending");
+    assert_eq!(browser.messages().await[2].state, "sending");
 
-    let (_, second) = browser.second_tab().await; // whoever comes now waits at the door
+    let (first, _) = browser.second_tab().await; // a join must wait for Redis
     browser.open(&page_at(dyno.addr())).await;
-    browser.fill("Room", "lobby").await;
-    browser.fill("Name", "taro").await;
-    browser.press("Join").await;
-    browser.until("a banner at the door", banner).await;
+    browser.ask_to_join("lobby", "taro").await;
+    browser.until("a banner beside the form", banner).await;
     browser.later(15 * SECOND).await; // longer than a try may take otherwise
     assert_eq!(browser.chip().await, "Connecting…");
     redis.restart().await;
     browser.connected().await;
-    browser.switch(&second).await;
-    browser.shows(&["before", "one", "two"]).await;
-    browser.own_are("sent").await;
-    assert_eq!(browser.alert().await, "");
+    for _ in 0..2 {
+        browser.shows(&["before", "one", "two"]).await;
+        browser.own_are("sent").await;
+        assert_eq!(browser.alert().await, "");
+        browser.switch(&first).await;
+    }
     assert_eq!(check::stream(&redis, "lobby").len(), 3);
 }
 
 #[tokio::test]
-async fn enter_picks_a_word_while_a_real_input_method_composes() {
+async fn enter_accepts_a_word_of_the_input_method_and_does_not_send() {
     let (_world, browser) = one_browser().await;
     browser.join("lobby", "hanako").await;
     browser.keys("Message", "").await;
@@ -173,21 +165,17 @@ async fn enter_picks_a_word_while_a_real_input_method_composes() {
             json!({"type": kind, "key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 229});
         browser.devtools("Input.dispatchKeyEvent", enter).await;
     }
-    assert_eq!(browser.field("Message", "value").await, "にほん");
+    browser.value_is("Message", "にほん").await;
     browser
         .devtools("Input.insertText", json!({"text": "日本"}))
         .await;
-    assert_eq!(
-        browser.field("Message", "value").await,
-        "日本",
-        "picked, not sent"
-    );
+    browser.value_is("Message", "日本").await; // picked, not sent
     browser.keys("Message", ENTER).await;
     browser.shows(&["日本"]).await;
 }
 
 #[tokio::test]
-async fn what_the_server_refuses_is_not_sent_and_waits_for_a_word_of_its_author() {
+async fn a_rejected_message_offers_retry_and_discard() {
     let (_world, browser) = one_browser().await;
     let spoil = "const send = WebSocket.prototype.send; window.spoil = true;
         WebSocket.prototype.send = function (data) {
@@ -195,26 +183,30 @@ async fn what_the_server_refuses_is_not_sent_and_waits_for_a_word_of_its_author(
             if (spoil && frame.message) frame.message = ' ';
             send.call(this, JSON.stringify(frame));
         }";
-    browser.eval(spoil, json!([])).await;
+    browser.eval(spoil).await;
     browser.join("lobby", "taro").await;
     for text in ["one", "two"] {
         browser.say(text).await;
-        eventually(&format!("{text} is refused"), SOON, async || {
-            let state = browser.said().await.pop().map(|said| said.state);
-            let why = state
-                .as_ref()
-                .and_then(|s| s.strip_prefix("not sent · Retry / Discard"));
-            why.filter(|why| why.ends_with('.')).map(drop).ok_or(state)
-        })
+        let what = format!("{text} is refused");
+        settles(
+            &what,
+            async || browser.states().await.pop(),
+            |state| {
+                let why = state
+                    .as_ref()
+                    .and_then(|s| s.strip_prefix("not sent · Retry / Discard"));
+                why.is_some_and(|why| why.ends_with('.'))
+            },
+        )
         .await;
     }
-    browser.eval("window.spoil = false", json!([])).await;
-    browser.say("three").await; // is not held up by them
+    browser.eval("window.spoil = false").await;
+    browser.say("three").await; // does not wait for them
     browser.shows(&["three", "one", "two"]).await;
     let choose = async |what: &str| {
         let click = "[...document.querySelectorAll('.state button')].find((b) => b.textContent === arguments[0]).click();
             return document.activeElement.id";
-        browser.eval(click, json!([what])).await
+        browser.eval_with(click, json!([what])).await
     };
     assert_eq!(
         choose("Retry").await,

@@ -1,5 +1,5 @@
-//! What tools that know the rules say of the page: axe-core of every state, in light and dark; html-validate of its
-//! source and of what becomes of it. They come from the npm registry: `npm ci --prefix tests/page`.
+//! Checks of the page by tools: axe-core in every state, in light and dark; html-validate on its source and on the
+//! document in every state. They come from the npm registry: `npm ci --prefix tests/page`.
 
 use super::*;
 use std::fs;
@@ -11,7 +11,7 @@ fn tool(path: &str) -> PathBuf {
     folder.join(path)
 }
 
-/// Leads the page through every state that a person may find it in, and shows each to `look`.
+/// Brings the page into each of its states in turn, and calls `look` in each.
 async fn tour(browser: &Browser, look: impl AsyncFn(&str)) {
     let mut redis = Redis::start(&[]).await;
     let mut dyno = Dyno::start_on(&redis, &[TALKATIVE]).await;
@@ -20,21 +20,12 @@ async fn tour(browser: &Browser, look: impl AsyncFn(&str)) {
     look("the form").await;
     browser.fill("Name", "hanako").await;
     browser.press("Join").await;
-    browser
-        .until(
-            "a refusal",
-            "return document.querySelector('#name').ariaInvalid === 'true'",
-        )
-        .await;
+    let refused = "return document.querySelector('#name').ariaInvalid === 'true'";
+    browser.until("a refusal", refused).await;
     look("a refused name").await;
 
     browser.join("quiet", "taro").await;
-    browser
-        .until(
-            "nothing was said",
-            "return document.querySelector('[role=log]').innerText.includes('quiet')",
-        )
-        .await;
+    browser.log_contains("quiet").await;
     look("an empty room").await;
     browser.press("Leave").await;
     look("left").await;
@@ -47,17 +38,13 @@ async fn tour(browser: &Browser, look: impl AsyncFn(&str)) {
     }
     browser.own_are("sent").await;
     look("a conversation").await;
-    open_panel(browser).await;
+    browser.open_panel().await;
     look("the panel").await;
-    browser.fill("Message", &"w".repeat(1001)).await;
+    browser.fill("Message", &"w".repeat(MAX_MESSAGE + 1)).await;
     look("too long").await;
     browser.fill("Message", "").await;
-    browser
-        .eval(
-            "document.querySelector('[role=log]').scrollTop = 0",
-            json!([]),
-        )
-        .await;
+    let up = "document.querySelector('[role=log]').scrollTop = 0";
+    browser.eval(up).await;
     browser.drawn().await;
     hanako.say("below").await;
     browser.find("button", "1 new ↓").await;
@@ -66,31 +53,21 @@ async fn tour(browser: &Browser, look: impl AsyncFn(&str)) {
     browser.say("typed offline").await;
     look("offline").await;
     browser.later(11 * SECOND).await;
-    browser
-        .until(
-            "late",
-            "return document.querySelector('[role=log]').textContent.includes('not confirmed yet')",
-        )
-        .await;
+    browser.log_contains("not confirmed yet").await;
     look("not confirmed yet").await;
-    browser.press("Leave").await; // what waits is not sent unasked from here on
+    browser.press("Leave").await; // a waiting message is then not sent without asking
     browser.join("lobby", "taro").await;
     look("not sent").await;
     browser.press("Discard").await;
 
     redis.stop().await;
-    browser
-        .until(
-            "Redis is away",
-            "return document.querySelector('[role=alert]').textContent !== ''",
-        )
-        .await;
+    let alert = async || browser.alert().await;
+    settles("Redis is away", alert, |alert| !alert.is_empty()).await;
     look("Redis is away").await;
     redis.restart().await; // with nothing in it
     browser.chip_says("Connected").await;
-    browser
-        .until("a gap", "return document.querySelector('.gap') !== null")
-        .await;
+    let gap = "return document.querySelector('.gap') !== null";
+    browser.until("a gap", gap).await;
     look("a gap").await;
     dyno.kill().await;
     browser.chip_says("Retry now").await;
@@ -98,14 +75,14 @@ async fn tour(browser: &Browser, look: impl AsyncFn(&str)) {
     dyno.restart().await;
     let nonsense = "const send = WebSocket.prototype.send;
         WebSocket.prototype.send = function () { for (let i = 0; i < 3; i += 1) send.call(this, 'nonsense'); }";
-    browser.eval(nonsense, json!([])).await;
+    browser.eval(nonsense).await;
     browser.chip_says("Stopped").await;
     look("stopped").await;
 }
 
 #[tokio::test]
 #[ignore = "needs npm ci --prefix tests/page"]
-async fn no_state_of_the_page_breaks_a_rule_in_light_or_dark() {
+async fn axe_and_html_validate_find_no_error_in_any_state() {
     let browser = Browser::start().await;
     let axe = fs::read_to_string(tool("axe-core/axe.min.js")).expect("axe-core is installed");
     let axe = format!(
@@ -122,7 +99,7 @@ async fn no_state_of_the_page_breaks_a_rule_in_light_or_dark() {
             assert_eq!(found[1], json!([]), "{state}, {scheme}");
             assert!(found[0].as_u64() >= Some(30), "it looked: {found}");
         }
-        // The height that a keyboard on the screen leaves is no one's markup: the page sets it when it hears of it.
+        // The page's script sets a style for on-screen keyboards, which is not part of the markup.
         let script = "const page = document.documentElement.cloneNode(true);
             page.querySelector('body').removeAttribute('style');
             return page.outerHTML";
