@@ -1,9 +1,9 @@
 //! dynochat: a chat over WebSockets for a platform that cuts idle connections, runs many processes
 //! and restarts them every day.
 //!
-//! A browser's request comes in through [`server`], becomes a [`session`], and what it says goes to
-//! the [`bus`]: Redis, or this process alone. From there it comes back into the [`room`], on this dyno
-//! and on every other, and out through each [`conn`].
+//! A browser's request comes in through `server`, becomes a `session`, and what it says goes to
+//! the `bus`: Redis, or this process alone. From there it comes back into the `room`, on this dyno
+//! and on every other, and out through each `conn`.
 
 #![forbid(unsafe_code)]
 

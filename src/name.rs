@@ -18,7 +18,7 @@ pub const MAX_ROOM: usize = 32;
 pub struct RoomName(Arc<str>);
 
 impl RoomName {
-    /// `None` unless the text is a room's name by the rules of [`check`].
+    /// `None` unless the text is a room's name by the rules of `check`.
     pub fn new(text: &str) -> Option<RoomName> {
         let folded = check(text, MAX_ROOM)?.folded;
         // The page comes back with the folded form, so that must be a room's name too (`ﷺ` folds to 18 letters).
@@ -45,7 +45,7 @@ pub struct Name {
 }
 
 impl Name {
-    /// `None` unless the text is a person's name by the rules of [`check`].
+    /// `None` unless the text is a person's name by the rules of `check`.
     pub fn new(text: &str) -> Option<Name> {
         check(text, MAX_NAME)
     }
