@@ -235,12 +235,23 @@ async fn a_crowd_talks_while_redis_is_restarted() {
     for page in &crowd.pages {
         let (life, user) = (page.life(), &page.user);
         let status: Vec<&str> = life.status.iter().map(|s| s.1.as_str()).collect();
-        assert_eq!(status, ["down", "up", "down", "up"], "{user}");
+        is_told_of_outages(&status, 2, user);
         assert_eq!(life.closes.len(), 0, "{user} kept its connection");
     }
     sleep(4 * SECOND).await;
     crowd.saw_nobody_come_or_go();
     assert_eq!(redis.clients().len(), 2, "{:#?}", redis.clients());
+}
+
+/// Each outage was told once, and its end once. There may be more of them than the test made: a busy machine can take
+/// longer for a PING than a dyno waits for it.
+fn is_told_of_outages(status: &[&str], made: usize, user: &str) {
+    let pairs = status.chunks(2);
+    assert!(pairs.len() >= made, "{user}: {status:?}");
+    assert!(
+        pairs.into_iter().all(|pair| pair == ["down", "up"]),
+        "{user}: {status:?}"
+    );
 }
 
 /// A crowd talks on a dyno with a proxy before its Redis and on one without, while the proxy does this for eight seconds.
@@ -271,7 +282,7 @@ async fn talk_while_the_proxy_does(flow: Flow) {
             continue;
         }
         affected += 1;
-        assert_eq!(status, ["down", "up"], "{user}");
+        is_told_of_outages(&status, 1, user);
         let after = life.status[0].0.into_std() - since;
         let limit = 5 * SECOND + SECOND / 2;
         assert!(after <= limit, "{user} got the status after {after:?}");
