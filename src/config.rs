@@ -1,22 +1,25 @@
-//! The environment, read once at the start. A wrong value stops the boot with the variable's name;
-//! an empty one counts as absent. Nobody else reads the environment.
+//! The settings, read once from the environment at the start. A wrong value stops the boot with the
+//! variable's name; an empty one counts as absent. No other file reads the environment.
 
-use std::{env, fs, time::Duration};
+use std::{env, fs};
 
 use log::LevelFilter;
-use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{Client, ConnectionAddr, IntoConnectionInfo};
 
-/// Descriptors that are not sockets of members: the listener, Redis, plain requests, the log.
+use redis::{Client, ConnectionAddr};
+
+use crate::store::redis_client;
+
+const DEFAULT_PORT: u16 = 3000;
+/// Messages per second of one connection.
+const DEFAULT_TALK_PER_SECOND: f64 = 2.0;
+/// Descriptors that are not WebSockets: the listener, Redis, plain requests, the log.
 const RESERVED: usize = 128;
-/// Where the limit of descriptors cannot be told.
-const FEW_CONNECTIONS: usize = 1_000;
-/// What a semaphore can be asked for, less some.
-const MOST_CONNECTIONS: usize = u32::MAX as usize / 2;
+/// Connections where the limit of descriptors is unknown.
+const FALLBACK_CONNECTIONS: usize = 1_000;
 
 pub struct Config {
     pub port: u16,
-    /// `None`: a single process, alone.
+    /// `None`: a single process with its messages in memory.
     pub redis: Option<Client>,
     /// Origins (`https://chat.example.com`) that may connect besides the page's own.
     pub allowed_origins: Vec<String>,
@@ -33,34 +36,35 @@ impl Config {
     pub fn from_env() -> Result<Config, String> {
         let verify = read("REDIS_TLS_VERIFY", "true or false", |s| s.parse().ok())?.unwrap_or(true);
         let url = "the URL of a Redis, like redis://HOST:6379 or rediss://:PASSWORD@HOST:6379";
-        let redis = match read("REDIS_URL", url, |s| client(s, verify))? {
-            None => read("REDISCLOUD_URL", url, |s| client(s, verify))?,
+        let redis = match read("REDIS_URL", url, |s| redis_client(s, verify))? {
+            None => read("REDISCLOUD_URL", url, |s| redis_client(s, verify))?,
             redis => redis,
         };
         let port = |s: &str| s.parse().ok().filter(|port| *port > 0u16);
-        let connections = |s: &str| s.parse().ok().filter(|max| *max > 0);
+        let connections = |s: &str| s.parse::<u32>().ok().filter(|max| *max > 0);
         let rate = |s: &str| s.parse().ok().filter(|n: &f64| n.is_finite() && *n >= 0.0);
         let level = |s: &str| s.parse().ok();
         let listed = "origins like https://chat.example.com, with commas between";
         Ok(Config {
-            port: read("PORT", "a port, 1 to 65535", port)?.unwrap_or(3000),
+            port: read("PORT", "a port, 1 to 65535", port)?.unwrap_or(DEFAULT_PORT),
             redis,
             allowed_origins: read("ALLOWED_ORIGINS", listed, origins)?.unwrap_or_default(),
             max_connections: read("MAX_CONNECTIONS", "a whole number above 0", connections)?
-                .unwrap_or_else(default_connections)
-                .min(MOST_CONNECTIONS),
+                .map_or_else(default_connections, |max| max as usize),
             talk_per_second: read("TALK_PER_SECOND", "a number, 0 for no limit", rate)?
-                .unwrap_or(2.0),
+                .unwrap_or(DEFAULT_TALK_PER_SECOND),
             log: read("RUST_LOG", "off, error, warn, info or debug", level)?
                 .unwrap_or(LevelFilter::Info),
             dyno: read("DYNO", "text", |s| Some(s.to_owned()))?.unwrap_or("local".to_owned()),
         })
     }
 
-    /// Redis is spoken to by TLS, but its certificate is not checked.
+    /// Whether Redis is reached by TLS without a check of its certificate.
     pub fn trusts_any_redis(&self) -> bool {
-        let info = self.redis.as_ref().map(Client::get_connection_info);
-        let addr = info.map(|info| info.addr());
+        let addr = self
+            .redis
+            .as_ref()
+            .map(|client| client.get_connection_info().addr());
         matches!(addr, Some(ConnectionAddr::TcpTls { insecure: true, .. }))
     }
 }
@@ -74,21 +78,6 @@ fn read<T>(name: &str, kind: &str, parse: impl Fn(&str) -> Option<T>) -> Result<
     let value = value.trim();
     let parsed = (!value.is_empty()).then(|| parse(value).ok_or(format!("{name} is not {kind}")));
     parsed.transpose()
-}
-
-/// RESP3 whatever the URL says: pushes and replies share the connection. The crate's defaults leave a
-/// dead peer unnoticed; here it is probed after 5 s and given up 6 s later.
-fn client(url: &str, verify: bool) -> Option<Client> {
-    let mut url = redis::parse_redis_url(url)?;
-    url.query_pairs_mut().append_pair("protocol", "resp3");
-    url.set_fragment((!verify).then_some("insecure"));
-    let alive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(5))
-        .with_interval(Duration::from_secs(2))
-        .with_retries(3);
-    let tcp = TcpSettings::default().set_nodelay(true);
-    let info = url.into_connection_info().ok()?;
-    Client::open(info.set_tcp_settings(tcp.set_keepalive(alive))).ok()
 }
 
 fn origins(text: &str) -> Option<Vec<String>> {
@@ -107,7 +96,7 @@ fn default_connections() -> usize {
     let mut lines = limits.lines();
     let files = lines.find_map(|line| line.strip_prefix("Max open files"));
     let soft = files.and_then(|files| files.split_whitespace().next()?.parse::<usize>().ok());
-    soft.map_or(FEW_CONNECTIONS, |files| {
+    soft.map_or(FALLBACK_CONNECTIONS, |files| {
         files.saturating_sub(RESERVED).max(1)
     })
 }

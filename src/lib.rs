@@ -1,70 +1,57 @@
-//! dynochat: a chat over WebSockets for a platform that cuts idle connections, runs many processes
-//! and restarts them every day.
+//! dynochat: a chat over WebSockets for a platform that cuts idle connections, runs many processes and
+//! restarts them every day.
 //!
-//! A browser's request comes in through `server`, becomes a `session`, and what it says goes to
-//! the `bus`: Redis, or this process alone. From there it comes back into the `room`, on this dyno
-//! and on every other, and out through each `conn`.
+//! Five boxes, each a folder: `web` accepts and upgrades; a `chat::Session` serves one browser; a
+//! `chat::Room` follows its stream and sends the same bytes to every connection in the room; `store` holds
+//! the streams and the leases of names, in Redis or in memory; a `socket::Conn` writes without ever
+//! waiting. `protocol` has every frame that travels.
 
 #![forbid(unsafe_code)]
 
-mod beat;
-mod bucket;
-mod bus;
+mod chat;
 pub mod config;
-mod conn;
-pub mod frame;
-mod history;
-pub mod http;
-mod inbox;
-pub mod message;
-pub mod name;
-mod outbox;
-pub mod reader;
-mod room;
-mod rooms;
-mod server;
-mod session;
-mod web;
+mod lock;
+mod log_throttle;
+pub mod protocol;
+pub mod socket;
+mod store;
+pub mod web;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, time::interval};
 
-use crate::{bus::Bus, config::Config, server::Server, session::Dyno};
+use crate::chat::App;
+use crate::config::Config;
+use crate::store::Store;
+use crate::web::{Limits, Server};
 
-pub use crate::server::listen;
-
+/// Between two metrics lines.
 const METRICS: Duration = Duration::from_secs(60);
 
 /// Serves on `listener` until `shutdown`, then drains. Returns when all connections are closed.
 pub async fn run(listener: TcpListener, config: Config, shutdown: impl Future<Output = ()>) {
-    let server = Server::new(Dyno {
-        boot: format!("{:016x}", rand::random::<u64>()),
-        bus: Bus::start(config.redis.clone()),
-        config,
-    });
-    tokio::spawn(measure(server.clone()));
+    let store = Store::start(config.redis);
+    let app = App::start(config.dyno, config.talk_per_second, store);
+    let limits = Limits {
+        allowed_origins: config.allowed_origins,
+        max_connections: config.max_connections,
+    };
+    let server = Server::new(app.clone(), limits);
+    tokio::spawn(log_metrics(app, server.clone()));
     server.run(listener, shutdown).await;
 }
 
-/// One line a minute, in the form that the platform's log makes metrics of.
-async fn measure(server: Arc<Server>) {
+/// Logs one line per minute, in the form that the platform turns into metrics.
+async fn log_metrics(app: Arc<App>, server: Arc<Server>) {
     let mut minute = interval(METRICS);
-    minute.tick().await; // the first comes at once
+    minute.tick().await; // the first tick comes at once
     loop {
         minute.tick().await;
+        let (connections, rooms) = (server.connections(), app.rooms.count());
+        let (messages, deliveries) = app.rooms.metrics.take();
         log::info!(
-            "sample#connections={} sample#rooms={} count#messages={} count#deliveries={}",
-            server.connections(),
-            server.dyno.bus.rooms.count(),
-            room::MESSAGES.swap(0, Relaxed),
-            room::DELIVERIES.swap(0, Relaxed),
+            "sample#connections={connections} sample#rooms={rooms} count#messages={messages} count#deliveries={deliveries}"
         );
     }
-}
-
-/// A locked mutex, also after a panic elsewhere: one session's end must not be everyone's.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

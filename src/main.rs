@@ -58,7 +58,7 @@ impl log::Log for Log {
 async fn serve(config: Config) -> Result<(), String> {
     let port = config.port;
     let failed = |e: io::Error| format!("failed to listen on PORT {port}: {e}");
-    let listener = dynochat::listen(port).map_err(failed)?;
+    let listener = dynochat::web::listen(port).map_err(failed)?;
     let shutdown = shutdown().map_err(|e| format!("failed to wait for signals: {e}"))?;
     let (dyno, redis) = (&config.dyno, config.redis.as_ref());
     let redis = redis.map_or("none, a single process", |_| "redis");

@@ -10,15 +10,16 @@ use tokio_tungstenite::tungstenite::protocol::frame::{
     coding::{Control, OpCode},
 };
 
-use dynochat::frame;
-use dynochat::http::{self, MAX_HEAD};
-use dynochat::message::{self, Code, Id, Incoming, MAX_MESSAGE, Refused};
-use dynochat::name::{MAX_NAME, MAX_ROOM, Name, RoomName};
-use dynochat::reader::{Frame, MAX_FRAME, Reader};
+use dynochat::protocol::{
+    ErrorCode, Id, Incoming, MAX_MESSAGE, MAX_NAME, MAX_ROOM, Message, Name, Refusal, RoomName,
+    outgoing, parse,
+};
+use dynochat::socket::{Frame, MAX_FRAME, Reader, frame};
+use dynochat::web::request::{self, MAX_HEAD};
 
 /// A request's head is refused, incomplete, or so clear that all programs read it in the same way.
 pub fn head(bytes: &[u8]) {
-    let (request, length) = match http::parse(bytes) {
+    let (request, length) = match request::parse(bytes) {
         Ok(Some(found)) => found,
         Ok(None) => return assert!(bytes.len() < MAX_HEAD, "waits for more than the limit"),
         Err((status, why)) => {
@@ -64,10 +65,10 @@ pub fn head(bytes: &[u8]) {
     assert_eq!(line.split(' ').collect::<Vec<_>>()[1], request.target);
 
     // The bytes after the head change nothing, and a part of the head is incomplete.
-    let alone = http::parse(head).expect("as before").expect("as before");
+    let alone = request::parse(head).expect("as before").expect("as before");
     assert_eq!(format!("{alone:?}"), format!("{:?}", (&request, length)));
     for cut in [length - 1, length - 2, length / 2, length / 3] {
-        let parsed = http::parse(&bytes[..cut]);
+        let parsed = request::parse(&bytes[..cut]);
         assert!(matches!(parsed, Ok(None)), "cut at {cut}: {text}");
     }
 
@@ -101,16 +102,16 @@ pub fn client_message(bytes: &[u8]) {
     };
     let fields: Value = serde_json::from_str(text).unwrap_or_default();
     let kind = fields["kind"].as_str().unwrap_or_default();
-    match message::parse(text) {
+    match parse(text) {
         Ok(Incoming::Join(join)) => {
             assert_eq!(kind, "join");
             match &join.room {
                 Ok(found) => room(found.as_str()),
-                Err(code) => assert_eq!(*code, Code::BadRoom),
+                Err(code) => assert_eq!(*code, ErrorCode::BadRoom),
             }
             match &join.user {
                 Ok(found) => name(found),
-                Err(code) => assert_eq!(*code, Code::BadName),
+                Err(code) => assert_eq!(*code, ErrorCode::BadName),
             }
             assert!(join.token.is_none_or(|token| word(&token, 16)));
             let parsed_again = join.last.map(|id| Id::parse(&id.to_string()));
@@ -121,29 +122,37 @@ pub fn client_message(bytes: &[u8]) {
             assert!(word(&talk.cid, 1));
             let message = match talk.message {
                 Ok(message) => message,
-                Err(code) => return assert!([Code::Empty, Code::TooLong].contains(&code)),
+                Err(code) => {
+                    let codes = [ErrorCode::Empty, ErrorCode::TooLong, ErrorCode::BadMessage];
+                    return assert!(codes.contains(&code));
+                }
             };
             let length = message.chars().count();
             assert!((1..=MAX_MESSAGE).contains(&length) && message.trim() == message);
             assert!(!message.contains(|c: char| c.is_control() && !"\n\t".contains(c)));
             // The talk can be stored in the stream and is read from it unchanged.
-            let entry = format!("7-1 {}", message::body("花子", &message, &talk.cid));
-            let (id, json) = message::read_line(entry.as_bytes()).expect("a valid entry");
+            let said = Message {
+                user: "花子".into(),
+                message: message.into(),
+                cid: talk.cid.into(),
+            };
+            let body = said.to_json();
+            assert_eq!(Message::from_json(body.as_bytes()).as_ref(), Some(&said));
+            let json = outgoing::talk(Id(7, 1), &said);
             let talked: Value = serde_json::from_str(&json).expect("JSON");
-            let wanted = serde_json::json!({"kind": "talk", "id": "7-1", "user": "花子", "message": message, "cid": talk.cid});
-            assert_eq!((id, talked), (Id(7, 1), wanted));
+            let wanted = serde_json::json!({"kind": "talk", "id": "7-1", "user": "花子", "message": said.message, "cid": said.cid});
+            assert_eq!(talked, wanted);
             assert!(frame::text(&json).ends_with(json.as_bytes()));
         }
-        Ok(Incoming::Ping) => assert_eq!(kind, "ping"),
-        Ok(Incoming::Quit) => assert_eq!(kind, "quit"),
-        Err(refused) => {
-            let Refused(code, cid, retry_ms) = &refused;
-            assert!(*code == Code::BadMessage && retry_ms.is_none());
-            assert!(cid.as_deref().is_none_or(|cid| word(cid, 1)));
-            let error = message::error(&refused);
-            let error: Value = serde_json::from_str(&error).expect("JSON");
-            assert_eq!(error["kind"], "error");
-            assert_eq!(error["cid"].as_str(), cid.as_deref());
+        Ok(Incoming::Ping {}) => assert_eq!(kind, "ping"),
+        Ok(Incoming::Quit {}) => assert_eq!(kind, "quit"),
+        Err(code) => {
+            assert_eq!(code, ErrorCode::BadMessage);
+            let refusal = Refusal::of_talk(code, "c-1").retry_in(5);
+            let error: Value = serde_json::from_str(&outgoing::error(&refusal)).expect("JSON");
+            let wanted = serde_json::json!(["error", "bad_message", "c-1", 5]);
+            let fields = ["kind", "code", "cid", "retry_ms"].map(|field| error[field].clone());
+            assert_eq!(Value::from(fields.to_vec()), wanted);
         }
     }
     // The same text as a name and as a room.
@@ -193,15 +202,15 @@ fn assert_harmless(text: &str, max: usize) {
 }
 
 /// An entry of the stream is ignored, or a talk that every page can show.
-pub fn line(bytes: &[u8]) {
-    let Some((id, json)) = message::read_line(bytes) else {
+pub fn entry(bytes: &[u8]) {
+    let Some(message) = Message::from_json(bytes) else {
         return;
     };
-    assert_eq!(Id::parse(&id.to_string()), Some(id));
+    let json = outgoing::talk(Id(7, 1), &message);
     assert!(!json.contains(|c: char| c < ' '), "{json:?}");
     let talk: Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(talk["kind"], "talk");
-    assert_eq!(talk["id"], id.to_string());
+    assert_eq!(talk["id"], "7-1");
     for (field, max) in [("user", MAX_NAME), ("message", MAX_MESSAGE), ("cid", 64)] {
         let length = talk[field].as_str().expect(field).chars().count();
         assert!((1..=max).contains(&length), "{field} has {length}");

@@ -170,7 +170,7 @@ async fn lifecycle_events_are_logged_as_logfmt() {
     let rest = [
         "redis_certificate unverified",
         "redis up",
-        "room lobby",
+        "channel chat:{lobby}",
         "redis down",
         "redis up",
         "drain begun",

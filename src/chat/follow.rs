@@ -1,0 +1,64 @@
+//! Following: how a room gets its messages. One loop: follow, catch up, live, and again.
+//!
+//! The store ends a following whenever it cannot vouch that nothing is missing: the link was lost, or the
+//! room's channel was full. Start, outage, restart of Redis and a burst that is too large are one case.
+
+use std::{convert::Infallible, future::poll_fn, time::Duration};
+
+use tokio::time::sleep;
+
+use super::room::Room;
+use crate::store::Store;
+
+/// After a room could not be followed although the link is up: a key of another type, for instance.
+const RETRY: Duration = Duration::from_secs(1);
+/// The list of members is read at most once in this time, however often it changes: n joins cost n reads,
+/// not n².
+const LIST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Keeps a room live, until this future is dropped.
+pub async fn follow(store: &Store, room: &Room) -> Infallible {
+    let mut up = store.up();
+    loop {
+        // The sender lives as long as the store.
+        let _ = up.wait_for(|up| *up).await;
+        let (position, _) = room.position_and_keep();
+        let names_changed = room.names_changed.clone();
+        let Ok(following) = store.follow(&room.name, position, names_changed).await else {
+            tokio::select! {
+                () = sleep(RETRY) => {}
+                _ = up.changed() => {}
+            }
+            continue;
+        };
+        if room.go_live(following) {
+            tokio::select! {
+                () = deliver(room) => {}
+                never = keep_list(store, room) => match never {},
+            }
+        }
+    }
+}
+
+/// Delivers live events until the following ends.
+async fn deliver(room: &Room) {
+    while poll_fn(|cx| room.poll_deliver(cx)).await {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Reads the list of members whenever it has changed. Claims the names again that members here have lost.
+async fn keep_list(store: &Store, room: &Room) -> Infallible {
+    loop {
+        room.names_changed.notified().await;
+        if let Ok(names) = store.names(&room.name).await {
+            let mut lost = room.present();
+            lost.retain(|member| !names.contains_key(&member.name.folded));
+            for member in lost {
+                room.claim_again(store, &member).await;
+            }
+            room.set_members(names);
+        }
+        sleep(LIST_PAUSE).await;
+    }
+}

@@ -1,0 +1,175 @@
+//! The history: the copy of a room's newest messages that a dyno holds, for newcomers and for returning
+//! pages.
+//!
+//! Entries are the JSON that was sent, as slices of those very frames, oldest first. `room.rs` locks it.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::protocol::Id;
+use crate::store::{MAX_BYTES, MAX_MESSAGES};
+
+/// Messages that a newcomer is sent, and a page after a gap.
+const NEWCOMER: usize = 50;
+/// Bytes of the longest message as JSON: 1,000 code points of 4 bytes, or of 6 where they are escaped.
+const LONGEST: usize = 8 * 1024;
+
+#[derive(Default)]
+pub struct History {
+    entries: VecDeque<(Id, Bytes)>,
+    bytes: usize,
+    /// The newest id that the stream ever gave. No message gets an id at or below it, also if the newest
+    /// was deleted.
+    pub newest_given: Id,
+    /// Messages that were once in the stream are missing at the old end.
+    pub trimmed: bool,
+}
+
+/// What a page that saw `last` has to be sent.
+#[derive(Debug, PartialEq)]
+pub struct Replay {
+    /// Messages between `last` and `messages` may be missing.
+    pub gap: bool,
+    /// Lower bound of the ids in `messages`: this replay holds no message with a lower id.
+    pub from: Id,
+    /// The messages' JSON, oldest first, joined by commas.
+    pub messages: String,
+}
+
+impl History {
+    /// The newest id; `0-0` if there is no message.
+    pub fn last(&self) -> Id {
+        self.entries.back().map(|(id, _)| *id).unwrap_or_default()
+    }
+
+    /// How many messages the stream should keep with the next one: as many as the history will hold.
+    /// This bounds the stream in bytes, too.
+    pub fn keep(&self) -> usize {
+        let full = self.bytes + LONGEST > MAX_BYTES;
+        let keep = if full {
+            self.entries.len() + 1
+        } else {
+            MAX_MESSAGES
+        };
+        keep.min(MAX_MESSAGES)
+    }
+
+    /// Adds a message that is newer than [`last`](Self::last). Drops the oldest beyond the limits.
+    pub fn append(&mut self, id: Id, json: Bytes) {
+        self.newest_given = self.newest_given.max(id);
+        self.bytes += json.len();
+        self.entries.push_back((id, json));
+        while self.entries.len() > MAX_MESSAGES || self.bytes > MAX_BYTES {
+            let oldest = self.entries.pop_front();
+            self.bytes -= oldest.map_or(0, |(_, json)| json.len());
+            self.trimmed = true;
+        }
+    }
+
+    /// Everything after `last`. The newest few for a newcomer (`None`), and where messages after `last`
+    /// may be missing.
+    pub fn after(&self, last: Option<Id>) -> Replay {
+        let place = |id| self.entries.binary_search_by_key(&id, |(id, _)| *id).ok();
+        let start = match last {
+            None => None,
+            Some(last) if last == Id::default() => (!self.trimmed).then_some(0),
+            Some(last) => place(last).map(|n| n + 1),
+        };
+        // Do not send again what the page has, with or without a gap. A `last` above every id that was
+        // ever given belongs to another stream, which is lost: ignore it.
+        let seen = last
+            .filter(|last| *last <= self.newest_given)
+            .unwrap_or_default();
+        let unseen = self.entries.partition_point(|(id, _)| *id <= seen);
+        let newest_few = self.entries.len().saturating_sub(NEWCOMER);
+        let first = start.unwrap_or(unseen.max(newest_few));
+        let messages = self.entries.range(first..);
+        let messages = messages.map(|(_, json)| String::from_utf8_lossy(json));
+        Replay {
+            gap: last.is_some() && start.is_none(),
+            from: match (start, self.entries.get(first)) {
+                (Some(_), _) => last.map(Id::next).unwrap_or_default(),
+                (None, Some((first, _))) => *first,
+                (None, None) => self.last().next(),
+            },
+            messages: messages.collect::<Vec<_>>().join(","),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{MAX_NAME, MAX_USERS};
+    use crate::socket::OUTBOX_LIMIT;
+
+    fn id(ms: u64) -> Id {
+        Id(ms, 0)
+    }
+
+    fn history(ids: std::ops::Range<u64>) -> History {
+        let mut history = History::default();
+        ids.for_each(|ms| history.append(id(ms), Bytes::from(ms.to_string())));
+        history
+    }
+
+    #[test]
+    fn a_page_gets_what_it_missed_and_nothing_else() {
+        let replay = history(1..6).after(Some(id(3)));
+        assert_eq!(
+            (replay.gap, &*replay.messages, replay.from),
+            (false, "4,5", Id(3, 1))
+        );
+        let replay = history(1..6).after(Some(id(5)));
+        assert_eq!((replay.gap, &*replay.messages), (false, ""));
+    }
+
+    #[test]
+    fn a_newcomer_gets_the_newest_fifty_without_a_gap() {
+        let replay = history(1..100).after(None);
+        assert_eq!((replay.gap, replay.from), (false, id(50)));
+        assert!(replay.messages.starts_with("50,51") && replay.messages.ends_with("98,99"));
+    }
+
+    #[test]
+    fn an_id_the_history_does_not_know_is_a_gap() {
+        assert!(history(1..6).after(Some(id(9))).gap);
+        assert!(history(0..0).after(Some(id(9))).gap);
+        let replay = history(1..1200).after(Some(id(7)));
+        assert_eq!((replay.gap, replay.from), (true, id(1150)));
+        let replay = history(1..6).after(Some(Id(3, 7)));
+        assert_eq!((replay.gap, &*replay.messages), (true, "4,5"));
+        let mut history = history(1..6);
+        let replay = history.after(Some(id(9)));
+        assert_eq!((replay.gap, &*replay.messages), (true, "1,2,3,4,5"));
+        history.newest_given = id(9); // it was deleted
+        let replay = history.after(Some(id(9)));
+        assert_eq!((replay.gap, &*replay.messages), (true, ""));
+    }
+
+    #[test]
+    fn an_empty_room_is_a_gap_only_once_the_history_was_trimmed() {
+        let replay = history(1..3).after(Some(Id::default()));
+        assert_eq!((replay.gap, &*replay.messages), (false, "1,2"));
+        assert!(!history(0..0).after(Some(Id::default())).gap);
+        assert!(history(1..1200).after(Some(Id::default())).gap);
+    }
+
+    #[test]
+    fn the_history_is_bounded_in_messages_and_in_bytes() {
+        assert_eq!(history(0..2000).entries.len(), MAX_MESSAGES);
+        let mut history = History::default();
+        (0..200).for_each(|ms| history.append(id(ms), Bytes::from(vec![0; 4096])));
+        assert_eq!((history.bytes, history.last()), (MAX_BYTES, id(199)));
+    }
+
+    #[test]
+    fn a_whole_history_and_all_names_fit_into_an_outbox() {
+        // A code point has at most 4 bytes; a name has quotes and a comma around it.
+        let names = MAX_USERS * (4 * MAX_NAME + 3);
+        let commas = MAX_MESSAGES;
+        let other_fields = 1024;
+        assert!(MAX_BYTES + commas + names + other_fields < OUTBOX_LIMIT);
+    }
+}

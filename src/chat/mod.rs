@@ -1,0 +1,16 @@
+//! The chat: sessions, rooms, and how a room follows its stream.
+
+mod app;
+mod follow;
+mod history;
+mod leases;
+mod members;
+mod membership;
+mod metrics;
+mod rate;
+mod room;
+mod rooms;
+mod session;
+
+pub use self::app::App;
+pub use self::session::{Session, heartbeat_frames};

@@ -1,0 +1,376 @@
+//! A room on this dyno: its connections, its members, its history, and the channel of live events.
+//!
+//! One short lock, never held across an await. `follow.rs` follows the room's stream and calls
+//! [`go_live`](Room::go_live) and [`poll_deliver`](Room::poll_deliver); sessions enter and leave.
+
+use std::collections::HashMap;
+use std::mem::{replace, take};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, mpsc::Receiver};
+
+use super::history::History;
+use super::members::Members;
+use super::metrics::Metrics;
+use crate::lock::lock;
+use crate::protocol::outgoing::{self, Welcome};
+use crate::protocol::{ErrorCode, Id, Message, RoomName, close_code};
+use crate::socket::{Conn, HEARTBEAT_SECS, close_staggered, frame};
+use crate::store::{Entry, Following, Member, Names, Store};
+
+/// Bytes that are joined into one write. Ten messages joined cost a reader one system call, not ten; much
+/// more would fill the outbox of a reader that pauses briefly.
+const BATCH: usize = 16 * 1024;
+/// A member counts as present if heard from since the last heartbeat: a dead socket must not keep a name.
+const PRESENT_SECS: u32 = HEARTBEAT_SECS + 5;
+
+pub struct Room {
+    pub name: RoomName,
+    /// Someone came or left, on any dyno: the list of members is due.
+    pub names_changed: Arc<Notify>,
+    went_live: Notify,
+    state: Mutex<State>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Default)]
+struct State {
+    /// By the address of the `Arc<Conn>`, which is unique while the entry exists.
+    connections: HashMap<usize, (Arc<Conn>, Arc<Member>)>,
+    /// There while the room is live.
+    events: Option<Receiver<Entry>>,
+    /// The newest entry of the stream that was taken, a message or not.
+    position: Id,
+    history: History,
+    members: Members,
+    /// An invalid entry was found in this room's stream, and logged.
+    garbage_logged: bool,
+}
+
+impl Room {
+    /// A room that is not live yet.
+    pub fn new(name: RoomName, metrics: Arc<Metrics>) -> Room {
+        Room {
+            name,
+            names_changed: Arc::default(),
+            went_live: Notify::new(),
+            state: Mutex::default(),
+            metrics,
+        }
+    }
+
+    /// Where to follow from, and how many messages the stream should keep.
+    pub fn position_and_keep(&self) -> (Id, usize) {
+        let state = lock(&self.state);
+        (state.position, state.history.keep())
+    }
+
+    /// Takes what was missed, sends it to everyone here, and goes live. False if messages are missing in
+    /// between: drops the history and closes everyone with 1012, to resume and see a gap.
+    pub fn go_live(&self, Following { past, events }: Following) -> bool {
+        let mut state = lock(&self.state);
+        let is_new = state.position == Id::default() && state.connections.is_empty();
+        if !past.contiguous && !is_new {
+            (state.history, state.position) = Default::default();
+            log::debug!("event=gap room={:?}", self.name);
+            state.close_all();
+            return false;
+        }
+        state.history.trimmed |= !past.contiguous;
+        state.history.newest_given = state.history.newest_given.max(past.newest);
+        let mut entries = past.entries.into_iter().peekable();
+        while entries.peek().is_some() {
+            self.publish(&mut state, || entries.next());
+        }
+        if state.connections.is_empty() {
+            state.members = Members::new(past.names);
+        } else {
+            self.names_changed.notify_one();
+        }
+        state.events = Some(events);
+        self.went_live.notify_waiters();
+        true
+    }
+
+    /// Waits for live events and sends them to everyone here, a batch at a time. `Ready(false)`: the
+    /// following has ended. It receives, sends and appends in one step under the lock: at any other moment
+    /// a message is either in the channel or in the history.
+    pub fn poll_deliver(&self, cx: &mut Context) -> Poll<bool> {
+        let mut state = lock(&self.state);
+        let Some(mut events) = state.events.take() else {
+            return Poll::Ready(false);
+        };
+        let first = events.poll_recv(cx);
+        if let Poll::Ready(Some(_)) | Poll::Pending = first {
+            state.events = Some(events);
+        }
+        let Some(first) = ready!(first) else {
+            return Poll::Ready(false);
+        };
+        self.publish_waiting(&mut state, first);
+        Poll::Ready(true)
+    }
+
+    /// Is not live from now on. Whoever is still here is closed with 1012, to resume.
+    pub fn stop(&self) {
+        let mut state = lock(&self.state);
+        state.events = None;
+        state.close_all();
+    }
+
+    /// Waits until the room is live, then sends the welcome and takes the connection in. `welcome` has
+    /// what the session knows. Returns the lowest id that the welcome could hold.
+    pub async fn enter(
+        &self,
+        conn: &Arc<Conn>,
+        member: &Arc<Member>,
+        last: Option<Id>,
+        welcome: Welcome<'_>,
+    ) -> Id {
+        loop {
+            let live = self.went_live.notified(); // from this line on
+            if let Some(replay_from) = self.try_enter(conn, member, last, welcome) {
+                return replay_from;
+            }
+            live.await;
+        }
+    }
+
+    /// Welcome and entry are one step, so that no message is missed between history and live events.
+    /// `None` while the room is not live.
+    fn try_enter(
+        &self,
+        conn: &Arc<Conn>,
+        member: &Arc<Member>,
+        last: Option<Id>,
+        welcome: Welcome,
+    ) -> Option<Id> {
+        let mut state = lock(&self.state);
+        // The page may have seen on another dyno what still waits in the channel here.
+        while let Ok(first) = state.events.as_mut()?.try_recv() {
+            self.publish_waiting(&mut state, first);
+        }
+        if state.events.as_ref()?.is_closed() {
+            return None;
+        }
+        let replay = state.history.after(last);
+        let first = state.connections.is_empty();
+        let members = state.members.add(&member.name, first);
+        let welcome = Welcome {
+            last: state.history.last(),
+            gap: replay.gap,
+            history: &replay.messages,
+            members: &members,
+            ..welcome
+        };
+        conn.push(&frame::text(&welcome.to_json()));
+        let connection = (conn.clone(), member.clone());
+        state.connections.insert(key(conn), connection);
+        Some(replay.from)
+    }
+
+    /// Takes the connection out. Returns whether the member has another one here.
+    pub fn leave(&self, conn: &Arc<Conn>, member: &Member) -> bool {
+        let mut state = lock(&self.state);
+        state.connections.remove(&key(conn));
+        !state.connections_of(member).is_empty()
+    }
+
+    /// The members on this dyno that were heard from lately, once for each of their connections.
+    pub fn present(&self) -> Vec<Arc<Member>> {
+        let state = lock(&self.state);
+        let connections = state.connections.values();
+        let present = connections.filter(|(conn, _)| conn.silent_secs() < PRESENT_SECS);
+        present.map(|(_, member)| member.clone()).collect()
+    }
+
+    /// Takes the list of members, and sends it to everyone here if it has changed.
+    pub fn set_members(&self, mut all: Names) {
+        let mut state = lock(&self.state);
+        // Members who joined while the list was being read are missing from it.
+        for (conn, member) in state.connections.values() {
+            if conn.silent_secs() < PRESENT_SECS && conn.is_open() {
+                let name = &member.name;
+                all.entry(name.folded.clone())
+                    .or_insert_with(|| name.shown.clone());
+            }
+        }
+        if let Some(members) = state.members.replace(all) {
+            state.send(&frame::text(&members));
+        }
+    }
+
+    /// Claims a name again that was lost, if the member is still here. If somebody else has it by now,
+    /// closes the connections of its former owner.
+    pub async fn claim_again(&self, store: &Store, member: &Member) {
+        let here = !lock(&self.state).connections_of(member).is_empty();
+        if here && store.claim(&self.name, member).await == Err(ErrorCode::NameTaken) {
+            let taken = ErrorCode::NameTaken;
+            let error = frame::text(&outgoing::error(&taken.into()));
+            for conn in lock(&self.state).connections_of(member) {
+                conn.push(&error);
+                conn.close(close_code::REFUSED, taken.word());
+            }
+        }
+    }
+
+    /// Publishes `first` and what waits behind it in the channel, as one batch.
+    fn publish_waiting(&self, state: &mut State, first: Entry) {
+        let (mut first, mut events) = (Some(first), state.events.take());
+        let mut waiting = || events.as_mut()?.try_recv().ok();
+        self.publish(state, || first.take().or_else(&mut waiting));
+        state.events = events;
+    }
+
+    /// Steps 4 and 5 of a message. Takes entries up to [`BATCH`] bytes, encodes each message once, sends the
+    /// joined frames to everyone here, and appends them to the history as slices.
+    fn publish(&self, state: &mut State, mut next: impl FnMut() -> Option<Entry>) {
+        let (mut joined, mut json, mut new) = (Vec::new(), Vec::new(), Vec::new());
+        let mut bytes = 0;
+        while bytes < BATCH
+            && let Some(Entry { id, body }) = next()
+        {
+            bytes += body.len();
+            if id <= state.position {
+                continue; // pushed and read
+            }
+            state.position = id;
+            match Message::from_json(&body) {
+                Some(message) => {
+                    json.clear();
+                    outgoing::put_talk(&mut json, id, &message);
+                    frame::put_text(&mut joined, &json);
+                    new.push((id, joined.len() - json.len()..joined.len()));
+                    log::debug!("step=4 event=encoded room={:?} id={id}", self.name);
+                }
+                None if replace(&mut state.garbage_logged, true) => {}
+                None => {
+                    let room = &self.name;
+                    log::warn!("room={room:?} id={id} skipped=\"invalid message in stream\"");
+                }
+            }
+        }
+        if new.is_empty() {
+            return;
+        }
+        let joined = Bytes::from(joined.into_boxed_slice()); // without spare capacity: the history keeps it
+        state.send(&joined);
+        log::debug!(
+            "step=5 event=sent room={:?} bytes={}",
+            self.name,
+            joined.len()
+        );
+        let deliveries = new.len() * state.connections.len();
+        self.metrics.count(new.len() as u64, deliveries as u64);
+        for (id, json) in new {
+            state.history.append(id, joined.slice(json));
+        }
+    }
+}
+
+impl State {
+    /// Somebody else who had the same name before is not this member.
+    fn connections_of(&self, member: &Member) -> Vec<Arc<Conn>> {
+        let same =
+            |other: &Member| other.name.folded == member.name.folded && other.owner == member.owner;
+        let theirs = self.connections.values().filter(|(_, other)| same(other));
+        theirs.map(|(conn, _)| conn.clone()).collect()
+    }
+
+    /// Closes everyone with 1012, spread over a few seconds.
+    fn close_all(&mut self) {
+        let connections = take(&mut self.connections).into_values();
+        let conns: Vec<_> = connections.map(|(conn, _)| conn).collect();
+        if !conns.is_empty() {
+            tokio::spawn(close_staggered(conns, close_code::RESTART, "resume"));
+        }
+    }
+
+    fn send(&self, frames: &Bytes) {
+        let conns = self.connections.values().map(|(conn, _)| conn);
+        conns.for_each(|conn| conn.push(frames));
+    }
+}
+
+fn key(conn: &Arc<Conn>) -> usize {
+    Arc::as_ptr(conn) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::protocol::Name;
+    use crate::store::Past;
+
+    fn entry(ms: u64) -> Entry {
+        let body = br#"{"user":"taro","message":"hello","cid":"c"}"#;
+        let (id, body) = (Id(ms, 0), body.to_vec());
+        Entry { id, body }
+    }
+
+    /// A live room, and the sending end of its channel.
+    fn live_room(entries: Vec<Entry>) -> (Room, mpsc::Sender<Entry>) {
+        let room = Room::new(RoomName::new("lobby").expect("a name"), Arc::default());
+        let (sender, events) = mpsc::channel(10);
+        let past = Past {
+            entries,
+            contiguous: true,
+            newest: Id::default(),
+            names: Names::new(),
+        };
+        assert!(room.go_live(Following { past, events }));
+        (room, sender)
+    }
+
+    /// Enters with `last`; returns the welcome, and the peer of the connection.
+    async fn enter(room: &Room, last: Option<Id>) -> (String, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let addr = listener.local_addr().expect("an address");
+        let mut peer = TcpStream::connect(addr).await.expect("a connection");
+        let (stream, _) = listener.accept().await.expect("the peer");
+        let name = Name::new("Hanako").expect("a name");
+        let owner = "0".repeat(40);
+        let member = Arc::new(Member { name, owner });
+        let conn = Arc::new(Conn::new(stream));
+        room.enter(&conn, &member, last, Welcome::default()).await;
+        let mut bytes = [0; 4096];
+        let length = peer.read(&mut bytes).await.expect("a welcome");
+        (String::from_utf8_lossy(&bytes[..length]).into_owned(), peer)
+    }
+
+    #[tokio::test]
+    async fn a_message_that_waits_in_the_channel_is_no_gap() {
+        let (room, sender) = live_room(vec![entry(1)]);
+        sender.try_send(entry(2)).expect("the room is live");
+        let (welcome, _peer) = enter(&room, Some(Id(2, 0))).await;
+        assert!(
+            welcome.contains(r#""last":"2-0","gap":false,"history":[]"#),
+            "{welcome}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_pushed_and_read_is_sent_once() {
+        let (room, sender) = live_room(vec![entry(1), entry(2)]);
+        for ms in [1, 2, 3] {
+            sender.try_send(entry(ms)).expect("the room is live");
+        }
+        let (welcome, _peer) = enter(&room, None).await;
+        assert_eq!(welcome.matches(r#""kind":"talk""#).count(), 3, "{welcome}");
+    }
+
+    #[tokio::test]
+    async fn nobody_enters_a_room_whose_following_has_ended() {
+        let (room, sender) = live_room(vec![]);
+        drop(sender);
+        let entering = enter(&room, None);
+        let waited = tokio::time::timeout(std::time::Duration::from_millis(100), entering).await;
+        assert!(waited.is_err(), "{waited:?}");
+    }
+}

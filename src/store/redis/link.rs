@@ -1,0 +1,153 @@
+//! The one connection to Redis, and its supervisor, which is the only one to connect.
+//!
+//! The link is *up* from the readiness check until the connection is lost, does not answer a PING in time,
+//! or gives an answer after which it is of no use. `ConnectionManager` of the redis crate is not used: it
+//! subscribes again by itself and mixes up the replies, and it gives up after 9.5 s.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use redis::io::tcp::TcpSettings;
+use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, RedisError, RedisResult};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+use super::connection::Connection;
+use super::followers::Followers;
+use super::readiness;
+use super::script::Scripts;
+use crate::lock::lock;
+use crate::protocol::{ErrorCode, Id};
+use crate::store::entry::Entry;
+use crate::store::follower::Follower;
+
+/// Without an answer for this long, a request fails and the connection is lost.
+const TIMEOUT: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two PINGs.
+const PING: Duration = Duration::from_secs(1);
+/// Back-off between attempts to connect: doubled up to the longest, with jitter, for ever.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+/// After an outage, how long every dyno has to renew its leases before a list of names is complete.
+const SETTLE: Duration = Duration::from_secs(3);
+
+/// Logged for a certificate that cannot be verified, such as that of Heroku's Redis.
+const CERTIFICATE_HINT: &str = " hint=\"REDIS_TLS_VERIFY=false takes any certificate\"";
+
+pub struct Link {
+    client: Client,
+    pub scripts: Scripts,
+    /// There while the link is up.
+    connection: Mutex<Option<Arc<Connection>>>,
+    up: watch::Sender<bool>,
+}
+
+impl Link {
+    /// A link that is not up yet. Its supervisor runs as long as the program.
+    pub fn start(client: Client) -> Arc<Link> {
+        let link = Arc::new(Link {
+            client,
+            scripts: Scripts::new(),
+            connection: Mutex::default(),
+            up: watch::Sender::new(false),
+        });
+        tokio::spawn(link.clone().supervise());
+        link
+    }
+
+    pub fn up(&self) -> watch::Receiver<bool> {
+        self.up.subscribe()
+    }
+
+    /// The connection; `busy` while the link is down.
+    pub fn connection(&self) -> Result<Arc<Connection>, ErrorCode> {
+        lock(&self.connection).clone().ok_or(ErrorCode::Busy)
+    }
+
+    /// Opens a channel for what is pushed to `channel`, and the connection it belongs to. In one step under
+    /// the lock that takes the link down: otherwise a room could wait on a connection that is given up.
+    pub fn open_channel(
+        &self,
+        channel: &str,
+        from: Id,
+        names_changed: Arc<Notify>,
+    ) -> Result<(Arc<Connection>, mpsc::Receiver<Entry>), ErrorCode> {
+        let current = lock(&self.connection);
+        let connection = current.as_ref().ok_or(ErrorCode::Busy)?;
+        let (follower, events) = Follower::new(from, names_changed);
+        connection.followers.insert(channel, follower);
+        Ok((connection.clone(), events))
+    }
+
+    async fn supervise(self: Arc<Self>) {
+        let (mut pause, mut settle, mut logged) = (FIRST_PAUSE, Duration::ZERO, false);
+        loop {
+            let Err(error) = self.serve(settle).await;
+            let was_up = self.up.send_replace(false);
+            if let Some(connection) = lock(&self.connection).take() {
+                connection.followers.clear();
+            }
+            if was_up {
+                (pause, settle) = (FIRST_PAUSE, SETTLE);
+            }
+            if was_up || !logged {
+                logged = true;
+                let error = error.to_string();
+                let is_certificate = error.contains("certificate"); // as rustls words it
+                let hint = if is_certificate { CERTIFICATE_HINT } else { "" };
+                log::warn!("redis=down error={error:?}{hint}");
+            }
+            sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+    }
+
+    /// One connection, from connecting to its end.
+    async fn serve(&self, settle: Duration) -> RedisResult<Infallible> {
+        let (lost, mut reason) = mpsc::channel(1);
+        let followers = Arc::<Followers>::default();
+        let (handler, closed) = (followers.clone(), lost.clone());
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(TIMEOUT))
+            .set_push_sender(move |push| {
+                handler.handle(push, &closed);
+                Ok::<(), ()>(())
+            });
+        let client = &self.client;
+        let mut con = client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await?;
+        readiness::check(&mut con, &self.scripts).await?;
+        let names_complete_at = Instant::now() + settle;
+        let connection = Connection::new(con, followers, lost, names_complete_at);
+        let connection = Arc::new(connection);
+        *lock(&self.connection) = Some(connection.clone());
+        self.up.send_replace(true);
+        log::info!("redis=up");
+        let mut second = interval(PING);
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = second.tick() => connection.query::<()>(&redis::cmd("PING")).await?,
+                Some(reason) = reason.recv() => return Err(lost_because(reason)),
+            }
+        }
+    }
+}
+
+/// A client for a `redis://` or `rediss://` URL; `None` if the URL is another. `verify`: whether a TLS
+/// certificate is checked. RESP3 whatever the URL says: with it pushes and replies share a connection.
+pub fn client(url: &str, verify: bool) -> Option<Client> {
+    let mut url = redis::parse_redis_url(url)?;
+    url.query_pairs_mut().append_pair("protocol", "resp3");
+    url.set_fragment((!verify).then_some("insecure"));
+    let info = url.into_connection_info().ok()?;
+    Client::open(info.set_tcp_settings(TcpSettings::default().set_nodelay(true))).ok()
+}
+
+fn lost_because(reason: String) -> RedisError {
+    (redis::ErrorKind::Io, "connection lost", reason).into()
+}

@@ -1,0 +1,129 @@
+//! Plain HTTP answers: the page and its two files, `/healthz`, redirects, refusals.
+//!
+//! Every answer has its length and closes the connection: the router keeps connections for 90 s and would
+//! send the next request into one that is about to close.
+
+use std::sync::LazyLock;
+
+use sha1_smol::Sha1;
+
+use super::request::{Refusal, Request};
+
+/// Path, type and body of each file of the page. Compiled in, so that the program runs from any folder.
+const FILES: [(&str, &str, &str); 3] = [
+    ("/", "text/html", include_str!("../../public/index.html")),
+    (
+        "/chat.js",
+        "text/javascript",
+        include_str!("../../public/chat.js"),
+    ),
+    (
+        "/chat.css",
+        "text/css",
+        include_str!("../../public/chat.css"),
+    ),
+];
+static ETAGS: LazyLock<[String; 3]> =
+    LazyLock::new(|| FILES.map(|(.., body)| format!("\"{}\"", Sha1::from(body).digest())));
+
+/// The answer to a request, and whether it is an upgrade. `origins`: whose pages may connect, besides this
+/// server's own. `health`: the body of `/healthz`.
+pub fn route(
+    request: &Request,
+    origins: &[String],
+    health: impl Fn() -> String,
+) -> Result<(Vec<u8>, bool), Refusal> {
+    let scheme = request.only("x-forwarded-proto")?.unwrap_or_default();
+    let plain = match (&*request.path, &*scheme.to_lowercase()) {
+        ("/ws", "http") => {
+            return Err((
+                403,
+                "Use wss:// (WebSocket clients do not follow redirects).",
+            ));
+        }
+        (_, "http") => {
+            let location = format!("https://{}{}", request.host, request.target);
+            answer(308, &[("Location", &location)], "", request.is_head())
+        }
+        ("/ws", _) if !request.origin_allowed(origins)? => {
+            return Err((403, "Origin not allowed; add it to ALLOWED_ORIGINS."));
+        }
+        ("/ws", _) => return Ok((request.upgrade()?.into_bytes(), true)),
+        ("/healthz", _) => {
+            let kind = ("Content-Type", "application/json");
+            let headers = [kind, ("Cache-Control", "no-store")];
+            answer(200, &headers, &health(), request.is_head())
+        }
+        (_, scheme) => file(request, scheme == "https")?,
+    };
+    Ok((plain, false))
+}
+
+/// A file of the page; 304 if the browser has it already.
+fn file(request: &Request, https: bool) -> Result<Vec<u8>, Refusal> {
+    let place = FILES.iter().position(|(path, ..)| *path == request.path);
+    let place = place.ok_or((404, "There is no such page."))?;
+    let ((_, kind, body), etag) = (FILES[place], &*ETAGS[place]);
+    let (kind, host) = (format!("{kind}; charset=utf-8"), &request.host);
+    // Older Safari does not treat a WebSocket to the page's own host as 'self'.
+    let policy = format!(
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+         connect-src 'self' ws://{host} wss://{host}; base-uri 'none'; form-action 'self'; \
+         frame-ancestors 'none'"
+    );
+    let mut headers = vec![
+        ("Content-Type", &*kind),
+        ("Cache-Control", "no-cache"), // ask each time; the answer is 304 if nothing changed
+        ("ETag", etag),
+        ("Content-Security-Policy", &policy),
+        ("X-Content-Type-Options", "nosniff"),
+        ("Referrer-Policy", "no-referrer"),
+        ("Cross-Origin-Opener-Policy", "same-origin"),
+    ];
+    if https {
+        headers.push(("Strict-Transport-Security", "max-age=31536000"));
+    }
+    let weak = format!("W/{etag}"); // a proxy that compresses weakens the ETag
+    let mut known = [etag, &weak, "*"].into_iter();
+    let known = known.any(|tag| request.lists("if-none-match", tag));
+    let (status, body) = if known { (304, "") } else { (200, body) };
+    Ok(answer(status, &headers, body, request.is_head()))
+}
+
+pub fn refusal((status, sentence): Refusal, head_only: bool) -> Vec<u8> {
+    let mut headers = vec![("Content-Type", "text/plain; charset=utf-8")];
+    match status {
+        405 => headers.push(("Allow", "GET, HEAD")),
+        426 => headers.extend([("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]),
+        _ => {}
+    }
+    answer(status, &headers, &format!("{sentence}\n"), head_only)
+}
+
+fn answer(status: u16, headers: &[(&str, &str)], body: &str, head_only: bool) -> Vec<u8> {
+    let reason = match status {
+        200 => "OK",
+        304 => "Not Modified",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        426 => "Upgrade Required",
+        431 => "Request Header Fields Too Large",
+        _ => "Service Unavailable",
+    };
+    let mut out = format!("HTTP/1.1 {status} {reason}\r\nConnection: close\r\n");
+    for (name, value) in headers {
+        out += &format!("{name}: {value}\r\n");
+    }
+    if status != 304 {
+        out += &format!("Content-Length: {}\r\n", body.len());
+    }
+    out += "\r\n";
+    if !head_only {
+        out += body;
+    }
+    out.into_bytes()
+}

@@ -1,0 +1,7 @@
+//! HTTP: the listener, request heads, plain answers, the upgrade to WebSocket.
+
+mod answer;
+pub mod request;
+mod server;
+
+pub use self::server::{Limits, Server, listen};

@@ -1,0 +1,216 @@
+//! The listener: accepts, answers plain requests, upgrades to WebSocket, and drains at shutdown.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::answer;
+use super::request::{self, Refusal, Request};
+use crate::chat::{App, Session, heartbeat_frames};
+use crate::log_throttle::LogThrottle;
+use crate::protocol::close_code;
+use crate::socket::{Conn, Heartbeat, SEND_BUFFER, close_staggered};
+
+/// For a complete request head, counted from the accept.
+const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+/// For sending a plain answer.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+/// Until all connections are closed: well before the platform's SIGKILL, 30 s after its SIGTERM.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(9);
+/// Sockets beside those of WebSockets: heads being read, plain answers.
+const PLAIN: usize = 64;
+/// Back-off after accept() fails, for instance because no descriptor is left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Connections that the kernel accepts in advance.
+const BACKLOG: u32 = 1024;
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// How long a page is asked to wait when this dyno is full, in ms. Another dyno may have room.
+const FULL_RETRY_MS: u64 = 8_000;
+
+/// What the settings say about connections.
+pub struct Limits {
+    /// Origins that may connect besides the page's own.
+    pub allowed_origins: Vec<String>,
+    /// WebSockets at a time.
+    pub max_connections: usize,
+}
+
+pub struct Server {
+    app: Arc<App>,
+    limits: Limits,
+    heartbeat: Arc<Heartbeat>,
+    started: Instant,
+    draining: AtomicBool,
+    /// A permit for each WebSocket.
+    websockets: Semaphore,
+    /// A permit for each socket.
+    sockets: Arc<Semaphore>,
+}
+
+/// Listens on every address, IPv6 and IPv4.
+pub fn listen(port: u16) -> io::Result<TcpListener> {
+    let open = |socket: TcpSocket, addr: SocketAddr| {
+        socket.set_reuseaddr(true)?;
+        // Accepted sockets inherit both. Nagle's algorithm would only add latency.
+        socket.set_send_buffer_size(SEND_BUFFER)?;
+        socket.set_nodelay(true)?;
+        socket.bind(addr)?;
+        socket.listen(BACKLOG)
+    };
+    let six = TcpSocket::new_v6().and_then(|socket| open(socket, ([0; 16], port).into()));
+    six.or_else(|_| open(TcpSocket::new_v4()?, ([0; 4], port).into()))
+}
+
+impl Server {
+    pub fn new(app: Arc<App>, limits: Limits) -> Arc<Server> {
+        Arc::new(Server {
+            app,
+            heartbeat: Heartbeat::start(heartbeat_frames()),
+            started: Instant::now(),
+            draining: AtomicBool::new(false),
+            websockets: Semaphore::new(limits.max_connections),
+            sockets: Arc::new(Semaphore::new(limits.max_connections + PLAIN)),
+            limits,
+        })
+    }
+
+    /// WebSockets open now.
+    pub fn connections(&self) -> usize {
+        self.limits.max_connections - self.websockets.available_permits()
+    }
+
+    /// Serves until `shutdown`, then drains: stops listening, closes everyone, and returns.
+    pub async fn run(self: Arc<Self>, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        tokio::pin!(shutdown);
+        let failed = LogThrottle::default();
+        loop {
+            tokio::select! {
+                _ = &mut shutdown => break,
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => self.admit(stream),
+                    Err(e) => {
+                        if failed.is_due() {
+                            log::warn!("accept=failed error={:?}", e.to_string());
+                        }
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+            }
+        }
+        // Serve the accept backlog before closing the listener: the kernel would reset those connections.
+        // Later connections are refused, and the router tries another dyno.
+        if let Ok(listener) = listener.into_std() {
+            while let Ok((stream, _)) = listener.accept() {
+                let _ = stream.set_nonblocking(true); // fails only for what is not a socket
+                let _ = TcpStream::from_std(stream).map(|stream| self.admit(stream));
+            }
+        }
+        log::info!("drain=begun connections={}", self.connections());
+        let drained = async {
+            self.draining.store(true, SeqCst);
+            close_staggered(self.heartbeat.conns(), close_code::RESTART, "restart").await;
+            let all = self.limits.max_connections + PLAIN;
+            let all = u32::try_from(all).unwrap_or(u32::MAX);
+            let _ = self.sockets.acquire_many(all).await; // it is never closed
+        };
+        let complete = timeout(DRAIN_DEADLINE, drained).await.is_ok();
+        log::info!("drain=ended complete={complete}");
+    }
+
+    fn admit(self: &Arc<Self>, stream: TcpStream) {
+        let Ok(permit) = self.sockets.clone().try_acquire_owned() else {
+            return refuse_at_once(stream);
+        };
+        let server = self.clone();
+        tokio::spawn(async move {
+            let conn = Arc::new(Conn::new(stream));
+            if let Some(early) = server.handle_request(&conn).await {
+                server.serve_websocket(conn, early).await;
+            }
+            drop(permit);
+        });
+    }
+
+    /// Reads a request and answers it. Returns the bytes after the head if it was an upgrade, `None` if the
+    /// connection is done.
+    async fn handle_request(&self, conn: &Conn) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let head = match timeout(HEAD_DEADLINE, read_head(conn, &mut bytes)).await {
+            Ok(head) => head.ok()?,
+            Err(_) if bytes.is_empty() => return None, // browsers connect in advance
+            Err(_) => Err((408, "The head of the request took too long.")),
+        };
+        let origins = &self.limits.allowed_origins;
+        let (answer, upgrade) = match &head {
+            Ok((request, length)) => match answer::route(request, origins, || self.health()) {
+                Ok((answer, upgrade)) => (answer, upgrade.then(|| bytes.split_off(*length))),
+                Err(refusal) => (answer::refusal(refusal, request.is_head()), None),
+            },
+            Err(refusal) => (answer::refusal(*refusal, false), None),
+        };
+        conn.push(&answer.into());
+        if upgrade.is_none() {
+            conn.finish();
+            if timeout(ANSWER_DEADLINE, conn.flushed()).await.is_ok() {
+                conn.linger().await;
+            }
+        }
+        upgrade
+    }
+
+    /// The body of `/healthz`. Only liveness: that Redis is down must not restart a dyno.
+    fn health(&self) -> String {
+        let (boot, uptime) = (&self.app.boot, self.started.elapsed().as_secs());
+        let (connections, rooms) = (self.connections(), self.app.rooms.count());
+        let redis = self.app.redis_status();
+        format!(
+            r#"{{"version":"{VERSION}","boot":"{boot}","uptime_s":{uptime},"connections":{connections},"rooms":{rooms},"redis":"{redis}"}}"#
+        )
+    }
+
+    async fn serve_websocket(&self, conn: Arc<Conn>, early: Vec<u8>) {
+        let permit = self.websockets.try_acquire();
+        self.heartbeat.register(&conn);
+        if self.draining.load(SeqCst) {
+            conn.close(close_code::RESTART, "restart"); // accepted while the listener was being closed
+        }
+        let mut session = Session::new(self.app.clone(), conn);
+        if permit.is_err() {
+            session.refuse(FULL_RETRY_MS);
+        }
+        session.run(early).await;
+    }
+}
+
+/// Reads until the head is complete, or refused. The outer error: the peer is gone.
+async fn read_head(
+    mut conn: &Conn,
+    bytes: &mut Vec<u8>,
+) -> io::Result<Result<(Request, usize), Refusal>> {
+    loop {
+        conn.readable().await?;
+        let mut chunk = [0; 2048];
+        match conn.read(&mut chunk) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(n) => bytes.extend_from_slice(&chunk[..n]),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => continue,
+            Err(e) => return Err(e),
+        }
+        if let Some(head) = request::parse(bytes).transpose() {
+            return Ok(head);
+        }
+    }
+}
+
+/// Over the limit of sockets: no task is spawned, just one best-effort write of the 503.
+fn refuse_at_once(stream: TcpStream) {
+    let full = (503, "This dyno is full. Please try again in a moment.");
+    if let Ok(mut stream) = stream.into_std() {
+        let _ = stream.read(&mut [0; 2048]); // closing with unread data would send RST instead of FIN
+        let _ = stream.write(&answer::refusal(full, false));
+    }
+}
