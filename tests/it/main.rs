@@ -8,6 +8,7 @@ mod browser;
 mod deploy;
 mod dynos;
 mod faults;
+mod follow;
 mod hostile;
 mod http;
 mod idle;

@@ -1,0 +1,215 @@
+//! Tests of how a room follows its stream: it reads what it missed, receives live events, and tells a gap where messages
+//! are missing.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use tokio::time::sleep;
+
+use crate::support::proxy::{Flow, Proxy};
+use crate::support::{Client, Dyno, PATIENCE, Page, Raw, Redis, Router, TALKATIVE};
+use crate::support::{check, facts, heavy, need_descriptors};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A dyno that reaches its Redis through a proxy, and another one that reaches it directly.
+async fn two_dynos() -> (Redis, Proxy, Dyno, Dyno) {
+    let redis = Redis::start(&[]).await;
+    let proxy = Proxy::to((Ipv4Addr::LOCALHOST, redis.port).into()).await;
+    let behind = Dyno::start_with_redis_at(&proxy.redis_url(), &[TALKATIVE]).await;
+    let direct = Dyno::start_on(&redis, &[TALKATIVE]).await;
+    (redis, proxy, behind, direct)
+}
+
+/// Cuts the dyno off from its Redis, until the client was told.
+async fn cut(proxy: &Proxy, client: &mut Client) {
+    proxy.set(Flow::Cut);
+    let status = client.expect_within("status", PATIENCE).await;
+    assert_eq!(status["redis"], "down");
+}
+
+/// Ends the cut. The client is told, and closed with 1012, to resume.
+async fn is_asked_to_resume(proxy: &Proxy, client: &mut Client) {
+    proxy.set(Flow::Through);
+    let status = client.expect_within("status", PATIENCE).await;
+    assert_eq!(status["redis"], "up");
+    assert_eq!(client.expect_close(1012).await, "resume");
+}
+
+#[tokio::test]
+async fn a_gap_is_told_to_members_of_a_room_that_was_empty_before_a_long_outage() {
+    let (_redis, proxy, behind, direct) = two_dynos().await;
+    let mut hanako = behind.join("lobby", "hanako").await;
+    let mut taro = direct.join("lobby", "taro").await;
+    cut(&proxy, &mut hanako).await;
+    for n in 0..facts::HISTORY + 150 {
+        taro.say(&format!("number {n}")).await;
+    }
+    is_asked_to_resume(&proxy, &mut hanako).await;
+    let (token, last) = (hanako.token.clone(), hanako.welcome["last"].clone());
+    assert_eq!(last, "0-0");
+    let back = behind
+        .join_with("lobby", "hanako", &token, Some("0-0"))
+        .await;
+    assert_eq!(back.welcome["gap"], true);
+    assert_eq!(back.ids().len(), facts::NEWCOMER);
+}
+
+#[tokio::test]
+async fn a_read_that_ends_at_its_limit_is_a_gap() {
+    let (redis, proxy, behind, _direct) = two_dynos().await;
+    let mut hanako = behind.join("lobby", "hanako").await;
+    let first = hanako.say("before").await["id"].clone();
+    cut(&proxy, &mut hanako).await;
+    let script = "for n = 1, 2500 do
+        local body = '{\"user\":\"taro\",\"message\":\"' .. n .. '\",\"cid\":\"c' .. n .. '\"}'
+        redis.call('XADD', KEYS[1], '*', 'm', body)
+    end";
+    redis.cmd::<()>(&["EVAL", script, "1", &facts::stream_key("lobby")]);
+    is_asked_to_resume(&proxy, &mut hanako).await;
+    let token = hanako.token.clone();
+    let back = behind
+        .join_with("lobby", "hanako", &token, first.as_str())
+        .await;
+    assert_eq!(back.welcome["gap"], true);
+    assert_eq!(back.ids().len(), facts::NEWCOMER);
+}
+
+#[tokio::test]
+async fn entries_with_other_fields_are_skipped() {
+    let redis = Redis::start(&[]).await;
+    let dyno = Dyno::start_on(&redis, &[TALKATIVE]).await;
+    let mut hanako = dyno.join("lobby", "hanako").await;
+    hanako.say("before").await;
+    let key = facts::stream_key("lobby");
+    redis.cmd::<String>(&["XADD", &key, "*", "a", "1", "b", "2"]);
+    redis.cmd::<String>(&["XADD", &key, "*", "m", "{}", "n", "{}", "o", "{}"]);
+    redis.cmd::<String>(&["XADD", &key, "*", "m", "not JSON"]);
+    redis.cut_all(); // so that the room reads them
+    assert_eq!(
+        hanako.expect_within("status", PATIENCE).await["redis"],
+        "down"
+    );
+    assert_eq!(
+        hanako.expect_within("status", PATIENCE).await["redis"],
+        "up"
+    );
+    hanako.say("after").await;
+    let mut taro = dyno.join("lobby", "taro").await;
+    assert_eq!(taro.ids().len(), 2, "{}", taro.welcome);
+    hanako.say("still here").await;
+    taro.hears("still here").await;
+}
+
+/// Pages open in twenty rooms while `disturb` makes the dyno give its connection up, again and again. Then every room
+/// still gets its messages.
+async fn rooms_stay_subscribed(redis: &Redis, disturb: impl AsyncFn(&Redis)) {
+    let dyno = Dyno::start_on(redis, &[TALKATIVE]).await;
+    let router = Router::to(&[dyno.addr()]);
+    let mut pages = vec![];
+    for n in 0..20 {
+        pages.push(Page::open(&router, &format!("room {n}"), "hanako"));
+        disturb(redis).await;
+        pages.iter().for_each(|page| drop(page.say("hello")));
+        sleep(SECOND / 10).await;
+    }
+    for page in &pages {
+        page.all_sent(3 * PATIENCE).await;
+    }
+    check::pages_saw_everything(redis, &pages);
+    let log = dyno.log();
+    assert!(
+        log.matches("redis=down").count() >= 5,
+        "it came to that: {log}"
+    );
+}
+
+#[tokio::test]
+async fn rooms_stay_subscribed_when_scripts_are_flushed() {
+    let redis = Redis::start(&[]).await;
+    rooms_stay_subscribed(&redis, async |redis| redis.cmd(&["SCRIPT", "FLUSH"])).await;
+}
+
+#[tokio::test]
+async fn rooms_stay_subscribed_when_redis_is_read_only_for_a_moment() {
+    let redis = Redis::start(&[]).await;
+    rooms_stay_subscribed(&redis, async |redis| {
+        redis.cmd::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
+        sleep(SECOND / 5).await;
+        redis.cmd::<()>(&["REPLICAOF", "NO", "ONE"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_redis_that_cannot_be_written_is_not_called_up() {
+    let redis = Redis::start(&["--min-replicas-to-write", "1"]).await;
+    let dyno = Dyno::start(&[("REDIS_URL", &redis.url())]).await;
+    let mut hanako = dyno.connect().await;
+    assert_eq!(hanako.expect_kind("status").await["redis"], "down");
+    sleep(2 * SECOND).await; // several attempts to connect
+    let log = dyno.log();
+    assert!(
+        log.contains("NOREPLICAS") && !log.contains("redis=up"),
+        "{log}"
+    );
+    redis.cmd::<()>(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
+    assert_eq!(
+        hanako.expect_within("status", PATIENCE).await["redis"],
+        "up"
+    );
+    hanako
+        .join("lobby", "hanako", &crate::support::token(), None)
+        .await;
+    hanako.say("hello").await;
+    redis.cmd::<()>(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    hanako.talk("nobody can store this").await;
+    // The talk may be the first to find out.
+    let kinds = ["error", "status"];
+    let mut heard = vec![];
+    for _ in kinds {
+        let frame = hanako.expect_any_within(&kinds, PATIENCE).await;
+        heard.push(
+            frame["code"]
+                .as_str()
+                .or(frame["redis"].as_str())
+                .map(str::to_owned),
+        );
+    }
+    heard.sort();
+    assert_eq!(heard, [Some("busy".to_owned()), Some("down".to_owned())]);
+}
+
+/// How many times a stream was read.
+fn reads(redis: &Redis) -> u64 {
+    let stats: String = redis.cmd(&["INFO", "commandstats"]);
+    let calls = |command: &str| {
+        let line = stats
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+        let calls = line.and_then(|line| line.split(',').next());
+        calls.map_or(0, |calls| calls.parse().expect("a number of calls"))
+    };
+    calls("xrange") + calls("xrevrange")
+}
+
+#[tokio::test]
+async fn five_thousand_joins_into_a_room_read_its_stream_once() {
+    const JOINS: usize = 5_000;
+    need_descriptors(JOINS as u64 + 500);
+    let _turn = heavy(2).await;
+    let redis = Redis::start(&[]).await;
+    let dyno = Dyno::start_on(&redis, &[]).await;
+    let first = dyno.join("lobby", "hanako").await;
+    let before = reads(&redis);
+    let joins = stream::iter(0..JOINS).map(|n| {
+        let dyno = &dyno;
+        async move { Raw::joined(dyno, "lobby", &format!("n{n}")).await }
+    });
+    let joined: Vec<Raw> = joins.buffer_unordered(16).collect().await;
+    assert_eq!(joined.len(), JOINS);
+    sleep(3 * SECOND).await; // the list of members is read
+    assert_eq!(reads(&redis), before);
+    drop(first);
+}
