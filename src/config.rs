@@ -10,6 +10,8 @@ use redis::{Client, ConnectionAddr};
 use crate::store::redis_client;
 
 const DEFAULT_PORT: u16 = 3000;
+const DEFAULT_LOG: LevelFilter = LevelFilter::Info;
+const DEFAULT_DYNO: &str = "local";
 /// Messages per second of one connection.
 const DEFAULT_TALK_PER_SECOND: f64 = 2.0;
 /// Descriptors that are not WebSockets: the listener, Redis, plain requests, the log.
@@ -53,9 +55,8 @@ impl Config {
                 .map_or_else(default_connections, |max| max as usize),
             talk_per_second: read("TALK_PER_SECOND", "a number, 0 for no limit", rate)?
                 .unwrap_or(DEFAULT_TALK_PER_SECOND),
-            log: read("RUST_LOG", "off, error, warn, info or debug", level)?
-                .unwrap_or(LevelFilter::Info),
-            dyno: read("DYNO", "text", |s| Some(s.to_owned()))?.unwrap_or("local".to_owned()),
+            log: read("RUST_LOG", "off, error, warn, info or debug", level)?.unwrap_or(DEFAULT_LOG),
+            dyno: read("DYNO", "text", |s| Some(s.to_owned()))?.unwrap_or(DEFAULT_DYNO.to_owned()),
         })
     }
 

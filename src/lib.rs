@@ -12,6 +12,7 @@ mod chat;
 pub mod config;
 mod lock;
 mod log_throttle;
+pub mod logger;
 pub mod protocol;
 pub mod socket;
 mod store;

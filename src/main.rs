@@ -2,11 +2,10 @@
 
 #![forbid(unsafe_code)]
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::{io, process::ExitCode, time::Duration};
 
 use dynochat::config::Config;
-use simple_logger::SimpleLogger;
+use dynochat::logger;
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
@@ -27,9 +26,7 @@ fn main() -> ExitCode {
 }
 
 fn start(config: Config) -> Result<(), String> {
-    let logger = Log(SimpleLogger::new().with_level(config.log));
-    log::set_boxed_logger(Box::new(logger)).map_err(|e| e.to_string())?;
-    log::set_max_level(config.log);
+    logger::start(config.log)?;
     let mut runtime = runtime::Builder::new_multi_thread();
     runtime.enable_all().max_blocking_threads(BLOCKING_THREADS);
     let runtime = runtime.build();
@@ -37,21 +34,6 @@ fn start(config: Config) -> Result<(), String> {
     let served = runtime.block_on(serve(config));
     runtime.shutdown_background(); // a look-up of Redis' name may take longer than there is time
     served
-}
-
-/// The log on stdout. `println!` panics when stdout is closed: catch it, so that sessions survive.
-struct Log(SimpleLogger);
-
-impl log::Log for Log {
-    fn enabled(&self, metadata: &log::Metadata) -> bool {
-        self.0.enabled(metadata)
-    }
-
-    fn log(&self, record: &log::Record) {
-        let _ = catch_unwind(AssertUnwindSafe(|| self.0.log(record)));
-    }
-
-    fn flush(&self) {}
 }
 
 /// Listens first, because the platform waits for that; then serves until a signal.

@@ -7,10 +7,10 @@ mod leases;
 mod members;
 mod membership;
 mod metrics;
-mod rate;
 mod room;
 mod rooms;
 mod session;
+mod token_bucket;
 
 pub use self::app::App;
 pub use self::session::{Session, heartbeat_frames};

@@ -12,7 +12,7 @@ use tokio::time::{Sleep, sleep, timeout};
 
 use super::app::App;
 use super::membership::Membership;
-use super::rate::TokenBucket;
+use super::token_bucket::TokenBucket;
 use crate::protocol::outgoing::{self, Welcome};
 use crate::protocol::{ErrorCode, Incoming, Join, Message, Refusal, Talk, close_code, parse};
 use crate::socket::{Conn, Frame, HEARTBEAT_SECS, Reader, frame};

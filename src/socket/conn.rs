@@ -92,8 +92,10 @@ impl Conn {
         let mut state = lock(&self.state);
         change(&mut state);
         state.outbox.flush(|bytes| self.stream.try_write(bytes));
-        if state.outbox.is_blocked() || !state.outbox.is_open() {
+        if state.outbox.is_blocked() {
             log::debug!("step=6 event=queued");
+        }
+        if state.outbox.is_blocked() || !state.outbox.is_open() {
             self.wake.wake();
         }
     }

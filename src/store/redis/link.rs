@@ -82,22 +82,23 @@ impl Link {
     }
 
     async fn supervise(self: Arc<Self>) {
-        let (mut pause, mut settle, mut logged) = (FIRST_PAUSE, Duration::ZERO, false);
+        let (mut pause, mut settle, mut logged) = (FIRST_PAUSE, Duration::ZERO, String::new());
         loop {
             let Err(error) = self.serve(settle).await;
             let was_up = self.up.send_replace(false);
             if let Some(connection) = lock(&self.connection).take() {
-                connection.followers.clear();
+                connection.followers.clear(); // still under the lock, see `open_channel`
             }
             if was_up {
                 (pause, settle) = (FIRST_PAUSE, SETTLE);
             }
-            if was_up || !logged {
-                logged = true;
-                let error = error.to_string();
+            // Logs an outage once, and what Redis itself says whenever that changes.
+            let (refused, error) = (!error.is_io_error(), error.to_string());
+            if was_up || logged.is_empty() || refused && error != logged {
                 let is_certificate = error.contains("certificate"); // as rustls words it
                 let hint = if is_certificate { CERTIFICATE_HINT } else { "" };
                 log::warn!("redis=down error={error:?}{hint}");
+                logged = error;
             }
             sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
             pause = (pause * 2).min(LAST_PAUSE);
