@@ -70,3 +70,21 @@ impl From<ErrorCode> for Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{MAX_MESSAGE, MAX_NAME, MAX_ROOM};
+
+    #[test]
+    fn sentences_name_the_limits_of_the_program() {
+        for (code, limit) in [
+            (ErrorCode::BadName, MAX_NAME),
+            (ErrorCode::BadRoom, MAX_ROOM),
+            (ErrorCode::TooLong, MAX_MESSAGE),
+        ] {
+            let sentence = code.sentence();
+            assert!(sentence.contains(&format!(" {limit} ")), "{sentence}");
+        }
+    }
+}

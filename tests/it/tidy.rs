@@ -1,9 +1,8 @@
 //! Checks that the README, the settings and the source agree: names, paths, commands and figures, not sentences.
 
-use crate::support::client::join_frame;
 use crate::support::raw::{head, http};
-use crate::support::{Dyno, cid, facts, token};
-use serde_json::{Value, json};
+use crate::support::{Dyno, facts};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 use std::os::unix::fs::PermissionsExt;
@@ -22,7 +21,7 @@ const MAY_IMPORT: [(&str, &[&str]); 5] = [
     ("socket", &["protocol"]),
     ("protocol", &[]),
 ];
-const TOOLS: [&str; 2] = ["lock", "log_throttle"];
+const TOOLS: [&str; 2] = ["lock.rs", "log_throttle.rs"];
 
 fn root(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -270,27 +269,6 @@ fn limits_in_readme_equal_their_constants() {
     assert_eq!(gone, facts::GONE.as_secs_f64());
 }
 
-#[tokio::test]
-async fn error_sentences_name_their_limits() {
-    let (limits, long) = (limits(), "x".repeat(2_000));
-    let dyno = Dyno::start(&[]).await;
-    let join = |room, user| join_frame(room, user, &token(), None);
-    let talk = json!({"kind": "talk", "message": long, "cid": cid()});
-    for (code, limit, frame) in [
-        ("bad_name", "MAX_NAME", join("lobby", &long)),
-        ("bad_room", "MAX_ROOM", join(&long, "太郎")),
-        ("too_long", "MAX_MESSAGE", talk),
-    ] {
-        let mut client = dyno.connect().await;
-        if code == "too_long" {
-            client.join("lobby", "花子", &token(), None).await;
-        }
-        client.send(frame).await;
-        let error = client.expect_error(code).await["message"].to_string();
-        assert!(numbers(&error).contains(&limits[limit]), "{code}: {error}");
-    }
-}
-
 // ---- the source
 
 #[test]
@@ -306,93 +284,80 @@ fn source_files_are_short_and_begin_with_a_comment() {
     }
 }
 
-/// The paths that a source names: `use super::{a, b::{self, c}}` has `super::a`, `super::b::self` and `super::b::c`.
-fn paths(source: &str) -> Vec<String> {
-    let lines = source.lines().map(|line| line.split("//").next());
-    let code: String = lines.flatten().flat_map(|line| [line, " "]).collect();
-    let (mut found, mut path) = (vec![], String::new());
-    let mut outer = vec![]; // for each open brace, the path before it
-    for c in code.replace(" as ", "::").chars() {
-        if c.is_alphanumeric() || c == '_' || c == ':' {
-            path.push(c);
-            continue;
+/// The files that a file of `src/` imports, by the paths in it that begin with `crate`, `super` or `self`.
+fn imports(path: &str) -> BTreeSet<String> {
+    let source = program(path);
+    let folder = path.rsplit_once('/').expect("a path").0;
+    let outer = folder.rsplit_once('/').map_or(folder, |(outer, _)| outer);
+    let mut found = BTreeSet::new();
+    for line in source
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+    {
+        for word in line.split(|c: char| !c.is_alphanumeric() && c != '_' && c != ':') {
+            let Some((start, rest)) = word.split_once("::") else {
+                continue;
+            };
+            let base = match start {
+                "crate" => "src",
+                "super" if path.ends_with("/mod.rs") => outer,
+                "super" | "self" => folder,
+                _ => continue,
+            };
+            assert!(
+                !rest.is_empty(),
+                "{path}: {line}: one `use` for each module can be checked"
+            );
+            let rest = rest.trim_end_matches(':');
+            // The longest part of the path that is a file; the rest is what the file holds.
+            let ends = rest.rmatch_indices("::").map(|(end, _)| end);
+            let prefixes = [rest.len()].into_iter().chain(ends).map(|end| &rest[..end]);
+            let files = prefixes.flat_map(|prefix| {
+                let module = format!("{base}/{}", prefix.replace("::", "/"));
+                [format!("{module}.rs"), format!("{module}/mod.rs")]
+            });
+            found.extend(files.into_iter().find(|file| root(file).exists()));
         }
-        let tree = path.ends_with("::");
-        if c == '{' {
-            outer.push(if tree { path } else { String::new() });
-        } else if !tree && !path.starts_with("::") && path.contains("::") {
-            found.push(path);
-        }
-        if c == '}' {
-            outer.pop();
-        }
-        path = outer.last().cloned().unwrap_or_default();
     }
+    found.remove(path);
     found
 }
 
 #[test]
-fn paths_are_found_in_trees_and_in_code() {
-    let source = "use super::{a, b::{self, c as d},};\nfn f() -> ::g::H { crate::i(j::K { l: m::n }) } // o::p";
-    let expected = "super::a super::b::self super::b::c::d crate::i j::K m::n";
-    assert_eq!(paths(source).join(" "), expected);
-}
-
-/// What each module imports from others. A module is a file of `src/` without `.rs`; `main` and `lib` are left out.
-fn modules() -> BTreeMap<PathBuf, BTreeSet<PathBuf>> {
-    let mut sources = BTreeMap::new();
-    for path in files("src").iter().filter(|path| path.ends_with(".rs")) {
-        let module = path["src/".len()..path.len() - ".rs".len()].trim_end_matches("/mod");
-        sources.insert(PathBuf::from(module), paths(&program(path)));
-    }
-    sources.retain(|module, _| module != "main" && module != "lib");
-    let target = |own: &PathBuf, path: &String| {
-        let mut target = own.clone();
-        for word in path.split("::") {
-            match word {
-                "crate" => target.clear(),
-                "super" => _ = target.pop(),
-                "self" => {}
-                name => target.push(name),
-            }
-        }
-        // A path goes on with what the module holds.
-        let mut parts = target.ancestors();
-        let module = parts.find(|part| sources.contains_key(*part))?;
-        (module != own).then(|| module.to_path_buf())
-    };
-    let imports = |(own, paths): (&PathBuf, &Vec<String>)| {
-        let imports = paths.iter().filter_map(|path| target(own, path));
-        (own.clone(), imports.collect())
-    };
-    sources.iter().map(imports).collect()
-}
-
-#[test]
 fn imports_point_down_and_in_no_circle() {
-    let mut modules = modules();
-    for (module, imports) in &modules {
-        let folder = |module: &Path| module.iter().next().map(|folder| folder.to_os_string());
-        let own = folder(module).expect("a module has a name");
-        let Some((_, allowed)) = MAY_IMPORT.iter().find(|(folder, _)| own == *folder) else {
+    let sources = files("src")
+        .into_iter()
+        .filter(|path| path.ends_with(".rs"));
+    let mut open: BTreeMap<String, BTreeSet<String>> =
+        sources.map(|path| (path.clone(), imports(&path))).collect();
+    open.remove("src/main.rs"); // a program of its own, which imports the library by its name
+    let folder = |path: &str| {
+        path.split('/')
+            .rev()
+            .nth_back(1)
+            .expect("src/…")
+            .to_string()
+    };
+    for (file, imports) in &open {
+        let allowed = MAY_IMPORT.iter().find(|(own, _)| *own == folder(file));
+        let Some((own, allowed)) = allowed else {
             continue;
         };
-        for import in imports {
-            let target = folder(import).expect("a module has a name");
-            let down = allowed.iter().chain(&TOOLS).any(|folder| target == *folder);
-            assert!(
-                down || target == own,
-                "{module:?} may not import {import:?}"
-            );
+        for import in imports.iter().map(|import| folder(import)) {
+            let down = allowed.iter().chain(&TOOLS).any(|name| import == *name);
+            assert!(down || import == *own, "{file} may not import {import}");
         }
     }
+    assert!(
+        open["src/chat/rooms.rs"].contains("src/chat/follow.rs"),
+        "imports are found"
+    );
     // Take away what imports nothing that is left: circles remain.
-    while let Some((leaf, _)) = modules.iter().find(|(_, imports)| imports.is_empty()) {
-        let leaf = leaf.clone();
-        modules.remove(&leaf);
-        for imports in modules.values_mut() {
-            imports.remove(&leaf);
-        }
+    while let Some(leaf) = open.iter().find(|(_, imports)| imports.is_empty()) {
+        let leaf = leaf.0.clone();
+        open.remove(&leaf);
+        open.values_mut()
+            .for_each(|imports| _ = imports.remove(&leaf));
     }
-    assert!(modules.is_empty(), "there is a circle in {modules:#?}");
+    assert!(open.is_empty(), "there is a circle in {open:#?}");
 }
