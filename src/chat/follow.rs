@@ -1,7 +1,7 @@
 //! Following: how a room gets its messages. One loop: follow, catch up, live, and again.
 //!
-//! The store ends a following whenever it cannot vouch that nothing is missing: the link was lost, or the
-//! room's channel was full. Start, outage, restart of Redis and a burst that is too large are one case.
+//! The store ends a following whenever messages may be missing: the link was lost, or the room's channel
+//! was full. Start, outage, restart of Redis and a burst that is too large are one case.
 
 use std::{convert::Infallible, future::poll_fn, time::Duration};
 

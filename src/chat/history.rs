@@ -26,7 +26,7 @@ pub struct History {
     pub trimmed: bool,
 }
 
-/// What a page that saw `last` has to be sent.
+/// The messages that a page needs in its welcome.
 #[derive(Debug, PartialEq)]
 pub struct Replay {
     /// Messages between `last` and `messages` may be missing.

@@ -113,7 +113,7 @@ impl Room {
         Poll::Ready(true)
     }
 
-    /// Is not live from now on. Whoever is still here is closed with 1012, to resume.
+    /// The room is not live from now on. Connections that are still here are closed with 1012, to resume.
     pub fn stop(&self) {
         let mut state = lock(&self.state);
         state.events = None;
@@ -121,7 +121,7 @@ impl Room {
     }
 
     /// Waits until the room is live, then sends the welcome and takes the connection in. `welcome` has
-    /// what the session knows. Returns the lowest id that the welcome could hold.
+    /// the fields that the session knows. Returns the lowest id that the welcome could hold.
     pub async fn enter(
         &self,
         conn: &Arc<Conn>,

@@ -139,7 +139,7 @@ impl Rooms {
 }
 
 /// Takes a room out of the register when its task ends, also by a panic: without a task it would never
-/// get another message. Whoever is still in it has to resume.
+/// get another message. Its connections are closed, and resume.
 struct RemoveOnDrop<'a>(&'a Rooms, &'a Arc<Room>);
 
 impl Drop for RemoveOnDrop<'_> {

@@ -35,7 +35,7 @@ static TICK: LazyLock<Bytes> = LazyLock::new(|| frame::text(outgoing::TICK));
 static REDIS_DOWN: LazyLock<Bytes> = LazyLock::new(|| frame::text(outgoing::REDIS_DOWN));
 static REDIS_UP: LazyLock<Bytes> = LazyLock::new(|| frame::text(outgoing::REDIS_UP));
 
-/// What every connection is sent at a heartbeat: a Ping and a `tick`. Ping and Pong reset the router's
+/// The frames of a heartbeat: a Ping and a `tick`. Ping and Pong reset the router's
 /// idle timer in both directions; the `tick` shows the page a live connection, because a page cannot see
 /// Pings.
 pub fn heartbeat_frames() -> Bytes {
@@ -145,7 +145,7 @@ impl Session {
         true
     }
 
-    /// Starts the join deadline anew.
+    /// Restarts the join deadline.
     fn expect_join(&mut self) {
         self.join_deadline = Some(Box::pin(sleep(JOIN_DEADLINE)));
     }

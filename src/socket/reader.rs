@@ -17,7 +17,7 @@ const MAX_WIRE: usize = (1 + 6) * MAX_FRAME + READ_BUFFER;
 /// tungstenite allocates its default of 128 KiB for every connection, and zeroes it on every read.
 const READ_BUFFER: usize = 512;
 
-/// What was read.
+/// The result of a read.
 #[derive(Debug)]
 pub enum Frame {
     Text(Utf8Bytes),

@@ -21,7 +21,7 @@ pub struct Entry {
     pub body: Vec<u8>,
 }
 
-/// What was read of a room's stream when it was followed.
+/// The part of a room's stream that `follow` read.
 pub struct Past {
     /// Oldest first.
     pub entries: Vec<Entry>,
@@ -45,7 +45,7 @@ pub struct Talk<'a> {
     pub keep: usize,
 }
 
-/// What became of a talk.
+/// The result of a talk.
 #[derive(Debug, PartialEq)]
 pub enum Stored {
     New(Id),

@@ -1,8 +1,8 @@
-//! What all dynos share: leases of names, and the stream of each room. In Redis, or in the memory of a
-//! single process; nothing above this folder knows which.
+//! The state that all dynos share: leases of names, and the stream of each room. It is in Redis, or in the
+//! memory of a single process; nothing above this folder knows which.
 //!
-//! [`follow`](Store::follow) is how messages come back: it returns what was missed and a channel of live
-//! events. The channel ends whenever the store cannot vouch that nothing is missing; follow again then.
+//! Messages come back by [`follow`](Store::follow): it returns what was missed and a channel of live events.
+//! The channel ends whenever messages may be missing; the room follows again then.
 
 mod entry;
 mod follower;

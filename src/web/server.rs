@@ -31,7 +31,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// How long a page is asked to wait when this dyno is full, in ms. Another dyno may have room.
 const FULL_RETRY_MS: u64 = 8_000;
 
-/// What the settings say about connections.
+/// The settings about connections.
 pub struct Limits {
     /// Origins that may connect besides the page's own.
     pub allowed_origins: Vec<String>,

@@ -16,7 +16,7 @@ const MAX_ROWS: usize = 2 * MAX_MESSAGES;
 /// An entry's id, and its fields and values in turn.
 type Row = (String, Vec<Vec<u8>>);
 
-/// What the stream holds from the message `from` on; the newest messages where `from` is `0-0`.
+/// Reads the stream from the message `from` on; the newest messages if `from` is `0-0`.
 pub async fn read_past(
     con: &mut MultiplexedConnection,
     keys: &Keys,

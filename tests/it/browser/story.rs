@@ -115,7 +115,7 @@ async fn leave_is_immediate_and_final_and_the_form_is_prefilled() {
     browser.value_is("Room", "lobby").await;
     browser.value_is("Name", "taro").await;
     assert!(!browser.has("button", "Leave").await);
-    hanako.expect_members_within(&["hanako"], SOON).await; // within the lease: it said goodbye
+    hanako.expect_members_within(&["hanako"], SOON).await; // within the lease: it sent `quit`
     browser.later(60 * SECOND).await;
     let events = "for (const name of ['online', 'pageshow']) dispatchEvent(new Event(name));
         document.dispatchEvent(new Event('visibilitychange'));";
