@@ -20,7 +20,7 @@ const LIST_PAUSE: Duration = Duration::from_secs(1);
 pub async fn follow(store: &Store, room: &Room) -> Infallible {
     let mut up = store.up();
     loop {
-        // The sender lives as long as the store.
+        // An error means that there is no sender: in memory the value never changes.
         let _ = up.wait_for(|up| *up).await;
         let (position, _) = room.position_and_keep();
         let names_changed = room.names_changed.clone();
@@ -58,6 +58,8 @@ async fn keep_list(store: &Store, room: &Room) -> Infallible {
                 room.claim_again(store, &member).await;
             }
             room.set_members(names);
+        } else {
+            room.names_changed.notify_one(); // read again after the pause
         }
         sleep(LIST_PAUSE).await;
     }

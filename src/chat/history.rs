@@ -12,7 +12,7 @@ use crate::store::{MAX_BYTES, MAX_MESSAGES};
 
 /// Messages that a newcomer is sent, and a page after a gap.
 const NEWCOMER: usize = 50;
-/// Bytes of the longest message as JSON: 1,000 code points of 4 bytes, or of 6 where they are escaped.
+/// More than the longest message as JSON: 1,000 code points of 4 bytes, a name, an id and a cid.
 const LONGEST: usize = 8 * 1024;
 
 #[derive(Default)]

@@ -41,7 +41,7 @@ struct State {
     connections: HashMap<usize, (Arc<Conn>, Arc<Member>)>,
     /// There while the room is live.
     events: Option<Receiver<Entry>>,
-    /// The newest entry of the stream that was taken, a message or not.
+    /// The newest message that was taken. An invalid entry does not count: anybody can publish any id.
     position: Id,
     history: History,
     members: Members,
@@ -213,6 +213,8 @@ impl Room {
                 conn.push(&error);
                 conn.close(close_code::REFUSED, taken.word());
             }
+        } else if here && lock(&self.state).connections_of(member).is_empty() {
+            store.release(&self.name, member).await; // the member left meanwhile
         }
     }
 
@@ -236,9 +238,9 @@ impl Room {
             if id <= state.position {
                 continue; // pushed and read
             }
-            state.position = id;
             match Message::from_json(&body) {
                 Some(message) => {
+                    state.position = id;
                     json.clear();
                     outgoing::put_talk(&mut json, id, &message);
                     frame::put_text(&mut joined, &json);

@@ -15,7 +15,7 @@ use crate::lock::lock;
 use crate::protocol::RoomName;
 use crate::store::Store;
 
-/// An empty room stays live this long: a page that reloads finds it as it was.
+/// An empty room stays live about this long: a page that reloads finds it as it was.
 const KEEP: Duration = Duration::from_secs(5);
 
 pub struct Rooms {

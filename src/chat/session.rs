@@ -55,6 +55,8 @@ pub struct Session {
     talks: TokenBucket,
     pings: TokenBucket,
     bad_messages: u32,
+    /// Made for a page that sends no token; kept, because it owns the name also after a `busy`.
+    made_token: Option<String>,
 }
 
 impl Session {
@@ -69,6 +71,7 @@ impl Session {
             join_deadline: None,
             notified_down: false,
             bad_messages: 0,
+            made_token: None,
         }
     }
 
@@ -127,6 +130,7 @@ impl Session {
             }
         };
         tokio::select! {
+            biased; // the deadline last: it starts again when Redis is back
             readable = self.conn.readable() => return readable.is_ok(),
             Ok(()) = self.redis_up.changed() => {
                 self.send_status();
@@ -165,8 +169,13 @@ impl Session {
             }
             (Incoming::Join(join), None) => {
                 self.take_ping()?;
+                let random = || format!("{:032x}", rand::random::<u128>());
+                let token = match &join.token {
+                    Some(token) => token.clone(),
+                    None => self.made_token.get_or_insert_with(random).clone(),
+                };
                 // Boxed, because joins are rare and their future is large.
-                let joined = Box::pin(self.join(join)).await;
+                let joined = Box::pin(self.join(join, &token)).await;
                 self.expect_join(); // if it was refused
                 self.membership = Some(joined?);
                 self.join_deadline = None;
@@ -184,17 +193,15 @@ impl Session {
     }
 
     /// Claims the name, then enters the room.
-    async fn join(&self, join: Join) -> Result<Membership, Refusal> {
-        let random = || format!("{:032x}", rand::random::<u128>());
-        let token = join.token.unwrap_or_else(random);
+    async fn join(&self, join: Join, token: &str) -> Result<Membership, Refusal> {
         let (room_name, name) = (join.room?, join.user?);
-        let owner = Sha1::from(&token).digest().to_string();
+        let owner = Sha1::from(token).digest().to_string();
         let mut member = Member { name, owner };
         member.name.shown = self.app.rooms.store.claim(&room_name, &member).await?;
         let welcome = Welcome {
             room: room_name.as_str(),
             user: &member.name.shown.clone(),
-            token: &token,
+            token,
             dyno: &self.app.dyno,
             boot: &self.app.boot,
             tick_ms: HEARTBEAT_SECS * 1000,
@@ -243,7 +250,7 @@ impl Session {
     fn send_error(&mut self, mut refusal: Refusal) {
         let code = refusal.code;
         if code == ErrorCode::Busy {
-            self.send_status(); // the page must know first that Redis is down
+            self.send_status(); // if the outage is known, the page hears of it first
             refusal.retry_ms = Some(rand::random_range(BUSY_RETRY_MS));
         }
         self.conn.push(&frame::text(&outgoing::error(&refusal)));

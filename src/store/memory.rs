@@ -1,5 +1,5 @@
 //! The store of a single process: leases and streams in memory, with the rules of `redis/lease.lua` and
-//! `redis/talk.lua`, in the same order. It lives as long as the process.
+//! `redis/talk.lua`. It lives as long as the process.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -13,8 +13,8 @@ use super::lease::{LEASE, Member, Names, Renewal};
 use crate::lock::lock;
 use crate::protocol::{ErrorCode, Id, RoomName};
 
-/// Rooms without a follower whose stream is kept; the one unused for longest goes first. 128 MB if all
-/// are full.
+/// Rooms without a follower whose stream is kept; the one unused for longest goes first. 128 MB of streams
+/// if all are full.
 const EMPTY_ROOMS: usize = 1_000;
 /// Resends recognised in one room: two minutes of 80 messages a second.
 const MAX_CIDS: usize = 10_000;
@@ -144,7 +144,7 @@ impl Memory {
             room.unfollowed = Some(Instant::now());
         });
         let mut rooms = lock(&self.rooms);
-        let unused = rooms.iter().filter(|(_, room)| room.follower.is_none());
+        let unused = rooms.iter().filter(|(_, room)| room.is_unused());
         let mut unused: Vec<_> = unused
             .map(|(name, r)| (r.unfollowed, name.clone()))
             .collect();
@@ -161,6 +161,12 @@ impl Memory {
 }
 
 impl Room {
+    /// Neither followed, nor about to be by somebody who has just claimed a name.
+    fn is_unused(&self) -> bool {
+        let live = |(_, end): &(Member, Instant)| *end > Instant::now();
+        self.follower.is_none() && !self.leases.values().any(live)
+    }
+
     fn drop_ended_leases(&mut self) {
         let (now, before) = (Instant::now(), self.leases.len());
         self.leases.retain(|_, (_, end)| *end > now);

@@ -396,6 +396,14 @@ async fn a_full_redis_refuses_messages_and_nothing_else() {
     sleep(LEASE + 2 * SECOND).await; // and so do renewals
     check::names_are(&redis, "lobby", &["hanako", "taro"]).await;
     assert_eq!(hanako.status(), None, "a full Redis is up");
+    let siro = dynos[0].join("library", "siro").await; // a room that no dyno has followed yet
+    siro.quit().await;
+    redis.cut_all();
+    for client in [&mut hanako, &mut taro] {
+        for redis in ["down", "up"] {
+            assert_eq!(client.expect_kind("status").await["redis"], redis);
+        }
+    }
     redis.cmd::<String>(&["CONFIG", "SET", "maxmemory", "0"]);
     hanako.talk_as("kept", &kept).await;
     hanako.hears("kept").await;
@@ -540,7 +548,16 @@ async fn garbage_in_channel_and_stream_does_no_harm() {
     let (real, changed, huge) = (real.to_string(), changed.to_string(), "x".repeat(200_000));
     let fake = "\u{1b}[31m\r\nFAKE line=1";
     let garbage = [
-        "", "hello", "{}", "[]", "null", &huge, fake, &real, &changed,
+        "",
+        "hello",
+        "{}",
+        "[]",
+        "null",
+        &huge,
+        fake,
+        &real,
+        &changed,
+        "99999999999999-0 {}",
     ];
     for text in garbage {
         let listeners: u64 = redis.cmd(&["PUBLISH", &lobby, text]);

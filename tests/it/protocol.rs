@@ -52,6 +52,7 @@ on_both_buses!(
     the_third_bad_message_closes_the_connection,
     unknown_fields_are_ignored,
     a_duplicate_key_is_a_bad_message,
+    an_array_of_the_fields_is_a_bad_message,
     a_join_with_an_invalid_field_is_a_bad_message,
     binary_messages_are_closed_with_1003,
     a_second_join_and_a_talk_before_the_join_are_closed_with_4400,
@@ -767,6 +768,16 @@ async fn a_duplicate_key_is_a_bad_message(bus: Bus) {
         r#"{"kind":"quit","kind":"talk","message":"hello","cid":"c1"}"#,
     ] {
         hanako.send_text(duplicate).await;
+        hanako.expect_error("bad_message").await;
+    }
+    hanako.say("still here").await;
+}
+
+async fn an_array_of_the_fields_is_a_bad_message(bus: Bus) {
+    let world = World::start(bus, &[]).await;
+    let mut hanako = world.join("花子").await;
+    for array in [r#"["talk","hello","c1"]"#, r#" ["quit"]"#] {
+        hanako.send_text(array).await;
         hanako.expect_error("bad_message").await;
     }
     hanako.say("still here").await;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, FromRedisValue, Pipeline, RedisResult};
+use redis::{Cmd, FromRedisValue, Pipeline, RedisError, RedisResult};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
@@ -75,19 +75,25 @@ impl Connection {
     /// Subscribes to the room's channel, then reads its stream. In this order: a message that is stored in
     /// between is pushed or read, or both.
     pub async fn subscribe_and_read(&self, keys: &Keys, from: Id) -> RedisResult<Past> {
-        let _turn = self.reads.acquire().await; // it is never closed
+        let _turn = self.reads.acquire().await.map_err(|_| given_up())?;
         let mut con = self.con.clone();
         self.checked(con.subscribe(&keys.stream).await)?;
         self.checked(read_past(&mut con, keys, from).await)
     }
 
     pub async fn read_names(&self, keys: &Keys) -> RedisResult<Names> {
-        let _turn = self.reads.acquire().await; // it is never closed
+        let _turn = self.reads.acquire().await.map_err(|_| given_up())?;
         self.checked(read_names(&mut self.con.clone(), keys).await)
     }
 
     pub async fn unsubscribe(&self, keys: &Keys) -> RedisResult<()> {
         self.checked(self.con.clone().unsubscribe(&keys.stream).await)
+    }
+
+    /// Ends all followings, and fails requests that wait for their turn.
+    pub fn give_up(&self) {
+        self.followers.clear();
+        self.reads.close();
     }
 
     /// Passes an answer on, and gives the connection up if it is of no use.
@@ -98,4 +104,8 @@ impl Connection {
             }
         })
     }
+}
+
+fn given_up() -> RedisError {
+    (redis::ErrorKind::Io, "connection given up").into()
 }

@@ -14,6 +14,7 @@ local verb, lease, stream_life = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local changed = false
+redis.call('HLEN', owners) -- a key of another type fails before anything is written
 
 local function holder(folded)
   local value = redis.call('HGET', owners, folded)

@@ -87,7 +87,7 @@ impl Link {
             let Err(error) = self.serve(settle).await;
             let was_up = self.up.send_replace(false);
             if let Some(connection) = lock(&self.connection).take() {
-                connection.followers.clear(); // still under the lock, see `open_channel`
+                connection.give_up(); // still under the lock, see `open_channel`
             }
             if was_up {
                 (pause, settle) = (FIRST_PAUSE, SETTLE);

@@ -23,40 +23,37 @@ pub async fn read_past(
     from: Id,
 ) -> RedisResult<Past> {
     let mut reads = redis::pipe();
-    // A transaction, so that the count of XINFO and the rows agree.
-    reads.atomic().ignore_errors();
-    reads.cmd("XINFO").arg("STREAM").arg(&keys.stream);
+    reads.ignore_errors();
     if from == Id::default() {
         reads.cmd("XREVRANGE").arg(&keys.stream).arg("+").arg("-");
         reads.arg("COUNT").arg(MAX_MESSAGES);
     } else {
-        reads
-            .cmd("XRANGE")
-            .arg(&keys.stream)
-            .arg(from.to_string())
-            .arg("+");
+        let last = from.to_string();
+        reads.cmd("XRANGE").arg(&keys.stream).arg(last).arg("+");
         reads.arg("COUNT").arg(MAX_ROWS);
     }
     reads.cmd("HGETALL").arg(&keys.owners);
+    // Last: a stream that is complete now was complete when its rows were read. Not a transaction, because a
+    // Redis whose memory is full refuses those.
+    reads.cmd("XINFO").arg("STREAM").arg(&keys.stream);
     let replies: Vec<RedisResult<Value>> = reads.query_async(con).await?;
-    let [info, rows, owners] =
-        <[_; 3]>::try_from(replies).map_err(|_| unexpected("three replies"))?;
+    let replies = <[_; 3]>::try_from(replies);
+    let [rows, owners, info] = replies.map_err(|_| unexpected("three replies"))?;
 
-    // XINFO fails where there is no stream.
-    let info = HashMap::<String, Value>::from_redis_value(info.unwrap_or(Value::Map(vec![])))?;
-    let added = info.get("entries-added").cloned().unwrap_or(Value::Int(0));
-    let newest = info.get("last-generated-id").cloned().unwrap_or(Value::Nil);
-    let newest = Option::<String>::from_redis_value(newest)?;
     let rows = Vec::<Row>::from_redis_value(rows?)?;
     let count = rows.len();
     let mut entries: Vec<_> = rows.into_iter().filter_map(entry).collect();
+    // XINFO fails where there is no stream.
+    let info = HashMap::<String, Value>::from_redis_value(info.unwrap_or(Value::Map(vec![])))?;
+    let newest = info.get("last-generated-id").cloned().unwrap_or(Value::Nil);
+    let newest = Option::<String>::from_redis_value(newest)?;
+    // A full page means that there may be more.
     let contiguous = if from == Id::default() {
         entries.reverse();
-        count == usize::from_redis_value(added)?
+        count < MAX_MESSAGES && info.get("length") == info.get("entries-added")
     } else {
-        // The first row is `from` itself: its absence means that messages were trimmed. A full page means
-        // that there is more.
-        entries.first().is_some_and(|entry| entry.id == from) && count < MAX_ROWS
+        // The first row is `from` itself: its absence means that messages were trimmed.
+        count < MAX_ROWS && entries.first().is_some_and(|entry| entry.id == from)
     };
     entries.retain(|entry| entry.id > from);
     Ok(Past {

@@ -29,7 +29,8 @@ pub async fn check(con: &mut MultiplexedConnection, scripts: &Scripts) -> RedisR
         call.arg("name").arg("0".repeat(40)).arg("name");
         let _: Value = call.query_async(con).await?;
     }
-    let cid = keys.cid("check", "check");
+    let random = format!("{:016x}", rand::random::<u64>()); // another check may have run just now
+    let cid = keys.cid("check", &random);
     let mut call = scripts.talk.call(&[&keys.owners, &keys.stream, &cid]);
     call.arg("name").arg("0".repeat(40)).arg("{}");
     call.arg(1).arg(LIFE_S).arg(LIFE_S);
