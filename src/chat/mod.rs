@@ -2,6 +2,7 @@
 
 mod app;
 mod follow;
+mod frames;
 mod history;
 mod leases;
 mod members;
@@ -13,4 +14,5 @@ mod session;
 mod token_bucket;
 
 pub use self::app::App;
-pub use self::session::{Session, heartbeat_frames};
+pub use self::frames::heartbeat as heartbeat_frames;
+pub use self::session::Session;

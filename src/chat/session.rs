@@ -3,14 +3,14 @@
 //! Everything it sends goes through its [`Conn`], beside what its room sends. One talk is in progress at a
 //! time: meanwhile nothing is read, so a browser cannot send faster than Redis stores.
 
-use std::{borrow::Cow, ops::Range, pin::Pin, sync::Arc, sync::LazyLock, time::Duration};
+use std::{borrow::Cow, ops::Range, pin::Pin, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use sha1_smol::Sha1;
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep, timeout};
 
 use super::app::App;
+use super::frames::{REDIS_DOWN, REDIS_UP, TICK};
 use super::membership::Membership;
 use super::token_bucket::TokenBucket;
 use crate::protocol::outgoing::{self, Welcome};
@@ -30,17 +30,6 @@ const MAX_REFUSALS: u32 = 20;
 const MAX_BAD_MESSAGES: u32 = 3;
 /// How long a page is asked to wait while Redis is down, in ms: random, because all pages are asked at once.
 const BUSY_RETRY_MS: Range<u64> = 1_000..3_000;
-
-static TICK: LazyLock<Bytes> = LazyLock::new(|| frame::text(outgoing::TICK));
-static REDIS_DOWN: LazyLock<Bytes> = LazyLock::new(|| frame::text(outgoing::REDIS_DOWN));
-static REDIS_UP: LazyLock<Bytes> = LazyLock::new(|| frame::text(outgoing::REDIS_UP));
-
-/// The frames of a heartbeat: a Ping and a `tick`. Ping and Pong reset the router's
-/// idle timer in both directions; the `tick` shows the page a live connection, because a page cannot see
-/// Pings.
-pub fn heartbeat_frames() -> Bytes {
-    [&frame::PING, &TICK[..]].concat().into()
-}
 
 pub struct Session {
     app: Arc<App>,
