@@ -205,16 +205,19 @@ impl Room {
     /// Claims a name again that was lost, if the member is still here. If somebody else has it by now,
     /// closes the connections of its former owner.
     pub async fn claim_again(&self, store: &Store, member: &Member) {
-        let here = !lock(&self.state).connections_of(member).is_empty();
-        if here && store.claim(&self.name, member).await == Err(ErrorCode::NameTaken) {
-            let taken = ErrorCode::NameTaken;
-            let error = frame::text(&outgoing::error(&taken.into()));
-            for conn in lock(&self.state).connections_of(member) {
-                conn.push(&error);
-                conn.close(close_code::REFUSED, taken.word());
-            }
-        } else if here && lock(&self.state).connections_of(member).is_empty() {
+        if lock(&self.state).connections_of(member).is_empty() {
+            return;
+        }
+        let claimed = store.claim(&self.name, member).await;
+        let conns = lock(&self.state).connections_of(member);
+        if conns.is_empty() {
             store.release(&self.name, member).await; // the member left meanwhile
+        } else if claimed == Err(ErrorCode::NameTaken) {
+            let error = frame::text(&outgoing::error(&ErrorCode::NameTaken.into()));
+            for conn in conns {
+                conn.push(&error);
+                conn.close(close_code::REFUSED, ErrorCode::NameTaken.word());
+            }
         }
     }
 
@@ -284,10 +287,8 @@ impl State {
     /// Closes everyone with 1012, spread over a few seconds.
     fn close_all(&mut self) {
         let connections = take(&mut self.connections).into_values();
-        let conns: Vec<_> = connections.map(|(conn, _)| conn).collect();
-        if !conns.is_empty() {
-            tokio::spawn(close_staggered(conns, close_code::RESTART, "resume"));
-        }
+        let conns = connections.map(|(conn, _)| conn).collect();
+        tokio::spawn(close_staggered(conns, close_code::RESTART, "resume"));
     }
 
     fn send(&self, frames: &Bytes) {
