@@ -1,6 +1,7 @@
 //! The chat: sessions, rooms, and how a room follows its stream.
 
 mod app;
+mod connections;
 mod follow;
 mod frames;
 mod history;

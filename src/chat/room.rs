@@ -3,28 +3,26 @@
 //! One short lock, never held across an await. `follow.rs` follows the room's stream and calls
 //! [`go_live`](Room::go_live) and [`poll_deliver`](Room::poll_deliver); sessions enter and leave.
 
-use std::collections::HashMap;
-use std::mem::{replace, take};
+use std::mem::replace;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc::Receiver};
 
+use super::connections::Connections;
 use super::history::History;
 use super::members::Members;
 use super::metrics::Metrics;
 use crate::lock::lock;
 use crate::protocol::outgoing::{self, Welcome};
 use crate::protocol::{ErrorCode, Id, Message, RoomName, close_code};
-use crate::socket::{Conn, HEARTBEAT_SECS, close_staggered, frame};
+use crate::socket::{Conn, frame};
 use crate::store::{Entry, Following, Member, Names, Store};
 
 /// Bytes that are joined into one write. Ten messages joined cost a reader one system call, not ten; much
 /// more would fill the outbox of a reader that pauses briefly.
 const BATCH: usize = 16 * 1024;
-/// A member counts as present if heard from since the last heartbeat: a dead socket must not keep a name.
-const PRESENT_SECS: u32 = HEARTBEAT_SECS + 5;
 
 pub struct Room {
     pub name: RoomName,
@@ -37,8 +35,7 @@ pub struct Room {
 
 #[derive(Default)]
 struct State {
-    /// By the address of the `Arc<Conn>`, which is unique while the entry exists.
-    connections: HashMap<usize, (Arc<Conn>, Arc<Member>)>,
+    connections: Connections,
     /// There while the room is live.
     events: Option<Receiver<Entry>>,
     /// The newest message that was taken. An invalid entry does not count: anybody can publish any id.
@@ -71,11 +68,11 @@ impl Room {
     /// between: drops the history and closes everyone with 1012, to resume and see a gap.
     pub fn go_live(&self, Following { past, events }: Following) -> bool {
         let mut state = lock(&self.state);
-        let is_new = state.position == Id::default() && state.connections.is_empty();
+        let is_new = state.position == Id::default() && state.connections.len() == 0;
         if !past.contiguous && !is_new {
             (state.history, state.position) = Default::default();
             log::debug!("event=gap room={:?}", self.name);
-            state.close_all();
+            state.connections.close_all();
             return false;
         }
         state.history.trimmed |= !past.contiguous;
@@ -84,7 +81,7 @@ impl Room {
         while entries.peek().is_some() {
             self.publish(&mut state, || entries.next());
         }
-        if state.connections.is_empty() {
+        if state.connections.len() == 0 {
             state.members = Members::new(past.names);
         } else {
             self.names_changed.notify_one();
@@ -117,7 +114,7 @@ impl Room {
     pub fn stop(&self) {
         let mut state = lock(&self.state);
         state.events = None;
-        state.close_all();
+        state.connections.close_all();
     }
 
     /// Waits until the room is live, then sends the welcome and takes the connection in. `welcome` has
@@ -156,7 +153,7 @@ impl Room {
             return None;
         }
         let replay = state.history.after(last);
-        let first = state.connections.is_empty();
+        let first = state.connections.len() == 0;
         let members = state.members.add(&member.name, first);
         let welcome = Welcome {
             last: state.history.last(),
@@ -166,50 +163,43 @@ impl Room {
             ..welcome
         };
         conn.push(&frame::text(&welcome.to_json()));
-        let connection = (conn.clone(), member.clone());
-        state.connections.insert(key(conn), connection);
+        state.connections.insert(conn, member);
         Some(replay.from)
     }
 
     /// Takes the connection out. Returns whether the member has another one here.
     pub fn leave(&self, conn: &Arc<Conn>, member: &Member) -> bool {
         let mut state = lock(&self.state);
-        state.connections.remove(&key(conn));
-        !state.connections_of(member).is_empty()
+        state.connections.remove(conn);
+        !state.connections.of(member).is_empty()
     }
 
     /// The members on this dyno that were heard from lately, once for each of their connections.
     pub fn present(&self) -> Vec<Arc<Member>> {
-        let state = lock(&self.state);
-        let connections = state.connections.values();
-        let present = connections.filter(|(conn, _)| conn.silent_secs() < PRESENT_SECS);
-        present.map(|(_, member)| member.clone()).collect()
+        lock(&self.state).connections.present().cloned().collect()
     }
 
     /// Takes the list of members, and sends it to everyone here if it has changed.
     pub fn set_members(&self, mut all: Names) {
         let mut state = lock(&self.state);
         // Members who joined while the list was being read are missing from it.
-        for (conn, member) in state.connections.values() {
-            if conn.silent_secs() < PRESENT_SECS && conn.is_open() {
-                let name = &member.name;
-                all.entry(name.folded.clone())
-                    .or_insert_with(|| name.shown.clone());
-            }
+        for Member { name, .. } in state.connections.present().map(Arc::as_ref) {
+            all.entry(name.folded.clone())
+                .or_insert_with(|| name.shown.clone());
         }
         if let Some(members) = state.members.replace(all) {
-            state.send(&frame::text(&members));
+            state.connections.send(&frame::text(&members));
         }
     }
 
     /// Claims a name again that was lost, if the member is still here. If somebody else has it by now,
     /// closes the connections of its former owner.
     pub async fn claim_again(&self, store: &Store, member: &Member) {
-        if lock(&self.state).connections_of(member).is_empty() {
+        if lock(&self.state).connections.of(member).is_empty() {
             return;
         }
         let claimed = store.claim(&self.name, member).await;
-        let conns = lock(&self.state).connections_of(member);
+        let conns = lock(&self.state).connections.of(member);
         if conns.is_empty() {
             store.release(&self.name, member).await; // the member left meanwhile
         } else if claimed == Err(ErrorCode::NameTaken) {
@@ -261,7 +251,7 @@ impl Room {
             return;
         }
         let joined = Bytes::from(joined.into_boxed_slice()); // without spare capacity: the history keeps it
-        state.send(&joined);
+        state.connections.send(&joined);
         log::debug!(
             "step=5 event=sent room={:?} bytes={}",
             self.name,
@@ -273,32 +263,6 @@ impl Room {
             state.history.append(id, joined.slice(json));
         }
     }
-}
-
-impl State {
-    /// Somebody else who had the same name before is not this member.
-    fn connections_of(&self, member: &Member) -> Vec<Arc<Conn>> {
-        let same =
-            |other: &Member| other.name.folded == member.name.folded && other.owner == member.owner;
-        let theirs = self.connections.values().filter(|(_, other)| same(other));
-        theirs.map(|(conn, _)| conn.clone()).collect()
-    }
-
-    /// Closes everyone with 1012, spread over a few seconds.
-    fn close_all(&mut self) {
-        let connections = take(&mut self.connections).into_values();
-        let conns = connections.map(|(conn, _)| conn).collect();
-        tokio::spawn(close_staggered(conns, close_code::RESTART, "resume"));
-    }
-
-    fn send(&self, frames: &Bytes) {
-        let conns = self.connections.values().map(|(conn, _)| conn);
-        conns.for_each(|conn| conn.push(frames));
-    }
-}
-
-fn key(conn: &Arc<Conn>) -> usize {
-    Arc::as_ptr(conn) as usize
 }
 
 #[cfg(test)]
