@@ -13,6 +13,7 @@ use futures_util::task::AtomicWaker;
 use socket2::SockRef;
 use tokio::{io::Interest, net::TcpStream, time::timeout};
 
+use super::frame;
 use super::outbox::Outbox;
 use crate::lock::lock;
 use crate::protocol::close_code;
@@ -173,7 +174,14 @@ impl Read for &Conn {
 /// half-written frame.
 impl Write for &Conn {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.push(&Bytes::copy_from_slice(buf));
+        let bytes = Bytes::copy_from_slice(buf);
+        self.change(|state| {
+            state.outbox.push(&bytes);
+            // In the same step, so that no frame of the room can follow a Close (RFC 6455 §5.5.1).
+            if buf.first() == Some(&frame::CLOSE) {
+                state.outbox.end();
+            }
+        });
         Ok(buf.len())
     }
 

@@ -5,6 +5,8 @@ use bytes::Bytes;
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
+/// The first byte of a Close frame: the last fragment, opcode 8.
+pub const CLOSE: u8 = 0x88;
 /// A Ping without payload.
 pub const PING: [u8; 2] = [0x89, 0];
 
@@ -28,7 +30,7 @@ pub fn text(text: &str) -> Bytes {
 
 /// A Close frame. The reason is a code word: control frames hold 125 bytes at most (RFC 6455 §5.5).
 pub fn close(code: u16, reason: &'static str) -> Bytes {
-    let head = [0x88, 2 + reason.len() as u8]; // the last fragment, a Close; its length
+    let head = [CLOSE, 2 + reason.len() as u8];
     [&head, &code.to_be_bytes(), reason.as_bytes()]
         .concat()
         .into()
