@@ -1,4 +1,4 @@
-//! Plain HTTP answers: the page and its two files, `/healthz`, redirects, refusals.
+//! Plain HTTP answers: the page and its files, `/healthz`, redirects, refusals.
 //!
 //! Every answer has its length and closes the connection: the router keeps connections for 90 s and would
 //! send the next request into one that is about to close.
@@ -10,20 +10,33 @@ use sha1_smol::Sha1;
 use super::request::{Refusal, Request};
 
 /// Path, type and body of each file of the page. Compiled in, so that the program runs from any folder.
-const FILES: [(&str, &str, &str); 3] = [
+const FILES: [(&str, &str, &str); 7] = [
     ("/", "text/html", include_str!("../../public/index.html")),
-    (
-        "/chat.js",
-        "text/javascript",
-        include_str!("../../public/chat.js"),
-    ),
     (
         "/chat.css",
         "text/css",
         include_str!("../../public/chat.css"),
     ),
+    ("/chat.js", SCRIPT, include_str!("../../public/chat.js")),
+    ("/common.js", SCRIPT, include_str!("../../public/common.js")),
+    (
+        "/connection.js",
+        SCRIPT,
+        include_str!("../../public/connection.js"),
+    ),
+    (
+        "/messages.js",
+        SCRIPT,
+        include_str!("../../public/messages.js"),
+    ),
+    (
+        "/outgoing.js",
+        SCRIPT,
+        include_str!("../../public/outgoing.js"),
+    ),
 ];
-static ETAGS: LazyLock<[String; 3]> =
+const SCRIPT: &str = "text/javascript";
+static ETAGS: LazyLock<[String; FILES.len()]> =
     LazyLock::new(|| FILES.map(|(.., body)| format!("\"{}\"", Sha1::from(body).digest())));
 
 /// The answer to a request, and whether it is an upgrade. `origins`: whose pages may connect, besides this

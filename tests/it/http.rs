@@ -13,10 +13,14 @@ use tokio::time::sleep;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 7] = [
     ("/", "text/html"),
-    ("/chat.js", "javascript"),
     ("/chat.css", "text/css"),
+    ("/chat.js", "javascript"),
+    ("/common.js", "javascript"),
+    ("/connection.js", "javascript"),
+    ("/messages.js", "javascript"),
+    ("/outgoing.js", "javascript"),
 ];
 
 /// The headers of an upgrade without its key.
@@ -69,8 +73,8 @@ async fn the_page_and_its_files_are_served_with_their_types() {
     let page = get(&dyno, "/", &[]).await;
     let with_query = get(&dyno, "/?room=lobby", &[]).await;
     assert_eq!(with_query.body, page.body);
-    for file in ["chat.js", "chat.css"] {
-        assert!(page.text().contains(file), "the page loads {file}");
+    for (path, _) in &FILES[1..] {
+        assert!(page.text().contains(path), "the page loads {path}");
     }
 }
 

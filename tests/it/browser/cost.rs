@@ -5,7 +5,7 @@ use super::*;
 const KIB: u64 = 1024;
 
 #[tokio::test]
-async fn the_first_visit_is_three_small_requests_and_a_reload_is_three_304() {
+async fn the_first_visit_is_seven_small_requests_and_a_reload_is_seven_304() {
     let (_world, browser) = one_browser().await;
     // What was asked for over the network, and how many bytes came.
     let wire = async || {
@@ -19,14 +19,23 @@ async fn the_first_visit_is_three_small_requests_and_a_reload_is_three_304() {
     let first = wire().await;
     let mut paths: Vec<_> = first.iter().map(|e| e.0.as_str()).collect();
     paths.sort();
-    assert_eq!(paths, ["/", "/chat.css", "/chat.js"]);
+    let modules = [
+        "/common.js",
+        "/connection.js",
+        "/messages.js",
+        "/outgoing.js",
+    ];
+    assert_eq!(
+        paths,
+        [&["/", "/chat.css", "/chat.js"][..], &modules].concat()
+    );
     assert!(total(&first) <= 60 * KIB, "{first:?}");
     browser.reload().await;
     let next = wire().await;
-    assert_eq!(next.len(), 3);
-    assert!(total(&next) <= 3 * KIB, "only heads: {next:?}");
+    assert_eq!(next.len(), 7);
+    assert!(total(&next) <= 5 * KIB, "only heads: {next:?}");
     println!(
-        "measured: first visit {} bytes in three requests, the next {}",
+        "measured: first visit {} bytes in seven requests, the next {}",
         total(&first),
         total(&next)
     );

@@ -83,7 +83,7 @@ async fn old_unconfirmed_messages_are_not_resent_without_asking() {
     // As if the page had been closed for two minutes: longer than the server remembers a cid.
     let script = "addEventListener('pagehide', () => {
         const kept = JSON.parse(sessionStorage.dynochat);
-        for (const one of kept.pending) if (one.sent) one.sent -= 120000;
+        for (const one of kept.pending) if (one.sentAt) one.sentAt -= 120000;
         sessionStorage.dynochat = JSON.stringify(kept);
     })";
     browser.eval(script).await;

@@ -1,4 +1,4 @@
-//! The rules of the page (`public/chat.js`) in Rust: when it connects, joins, sends, gives up and stops.
+//! The rules of the page (`public/connection.js`, `public/outgoing.js`) in Rust: when it connects, joins, sends, gives up and stops.
 //!
 //! [`Model::next`] runs the page until something happens and returns what. The caller records and judges it, and
 //! decides what the user does next. One model is one page: its state, and its connection.
