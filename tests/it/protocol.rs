@@ -494,10 +494,21 @@ async fn invalid_names_and_rooms_are_refused(bus: Bus) {
         "\u{2066}a",
         "\u{feff}a",
         "a\u{ad}b",
+        "a\u{3164}",
+        "葛\u{e0100}",
+        "a\u{34f}b",
     ];
     let control = ["a\nb", "a\tb", "a\u{1b}[31m", "a\0"];
-    let special = ["a/b", "a{b}", "a:b", "a*", "a\"b", "<img onerror=x>"];
-    let no_letter = ["---", "_._", "😀😀", "a😀", "\u{301}"];
+    let special = [
+        "a/b",
+        "a{b}",
+        "︷a︸",
+        "a:b",
+        "a*",
+        "a\"b",
+        "<img onerror=x>",
+    ];
+    let no_letter = ["---", "_._", "'’・", "😀😀", "a😀", "\u{301}"];
     let bad = [&blank[..], &invisible, &control, &special, &no_letter].concat();
     let (long_name, long_room) = ("あ".repeat(MAX_NAME + 1), "あ".repeat(MAX_ROOM + 1));
     let very_long = "x".repeat(2_000);
@@ -537,6 +548,11 @@ async fn valid_names_of_many_scripts_are_accepted(bus: Bus) {
         ("עברית", "עברית"),
         ("ﾊﾅｺ", "ﾊﾅｺ"),
         ("１２３４", "１２３４"),
+        ("山田　太郎", "山田 太郎"),
+        ("Ann  \u{a0}Lee", "Ann Lee"),
+        ("O'Brien", "O'Brien"),
+        ("O’Hara", "O’Hara"),
+        ("ジャン・レノ", "ジャン・レノ"),
     ] {
         let client = world.join(asked).await;
         assert_eq!(client.user, shown);
@@ -544,6 +560,13 @@ async fn valid_names_of_many_scripts_are_accepted(bus: Bus) {
     }
     let client = world.dyno.join(" Ｌｏｂｂｙ One ", "花子").await;
     client.welcomed_with(json!({"room": "lobby one"})); // rooms are shown folded
+    for (asked, folded) in [
+        ("部屋　　Ａ", "部屋 a"),
+        ("O'Brien・Straße", "o'brien・strasse"),
+    ] {
+        let client = world.dyno.join(asked, "花子").await;
+        client.welcomed_with(json!({"room": folded}));
+    }
 }
 
 async fn a_name_belongs_to_its_token(bus: Bus) {
@@ -573,8 +596,20 @@ async fn names_and_rooms_that_fold_alike_are_the_same(bus: Bus) {
     assert_eq!(tab.user, "Ｔａｒｏ", "shown as first claimed");
     tab.talk("hi").await;
     assert_eq!(taro.hears("hi").await["user"], "Ｔａｒｏ");
-    let _jose = world.join("Jose\u{301}").await;
-    world.name_is_taken("JOS\u{c9}").await;
+    for (first, alike) in [
+        ("Jose\u{301}", "JOS\u{c9}"),
+        ("Ann Lee", "ann\u{3000}\u{a0}lee"),
+        ("ΦΩΣ", "φως"),
+        ("Straße", "STRASSE"),
+        ("ｼﾞｬﾝ･ﾚﾉ", "ジャン・レノ"),
+    ] {
+        let _first = world.join(first).await;
+        world.name_is_taken(alike).await;
+        let mut one = world.dyno.join(&format!("{first} A"), "花子").await;
+        let mut other = world.dyno.join(&format!("{alike}  a"), "太郎").await;
+        other.say(first).await;
+        one.hears(first).await;
+    }
 }
 
 async fn quit_frees_the_name_at_once(bus: Bus) {
