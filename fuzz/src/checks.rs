@@ -130,6 +130,8 @@ pub fn client_message(bytes: &[u8]) {
             let length = message.chars().count();
             assert!((1..=MAX_MESSAGE).contains(&length) && message.trim() == message);
             assert!(!message.contains(|c: char| c.is_control() && !"\n\t".contains(c)));
+            let shows = |c: char| !c.is_whitespace() && !is_hidden(c);
+            assert!(message.contains(shows), "{message:?}");
             // The talk can be stored in the stream and is read from it unchanged.
             let said = Message {
                 user: "花子".into(),

@@ -31,6 +31,7 @@ on_both_buses!(
     text_is_trimmed_and_crlf_becomes_lf,
     texts_with_control_characters_are_refused,
     length_is_counted_in_code_points_after_trimming,
+    texts_without_a_visible_character_are_empty,
     a_talk_sent_twice_is_shown_once,
     a_resend_of_an_older_talk_is_acknowledged_to_its_sender_only,
     equal_cids_of_two_members_are_two_talks,
@@ -318,6 +319,26 @@ async fn length_is_counted_in_code_points_after_trimming(bus: Bus) {
         hanako.talk_refused(text, "empty").await;
     }
     hanako.say("the connection is still open").await;
+}
+
+async fn texts_without_a_visible_character_are_empty(bus: Bus) {
+    let world = World::talkative(bus).await;
+    let mut hanako = world.join("花子").await;
+    for text in [
+        "\u{200b}",
+        "\u{2060}\u{feff}\u{ad}",
+        "\u{3164}",
+        "\u{ffa0} \u{115f}\u{1160}",
+        "\u{2800}\n\u{2800}",
+        "\u{fe0f}\u{e0100}\u{e0067}\u{e007f}",
+        "\u{200d}",
+        &"\u{200b}".repeat(MAX_MESSAGE + 1),
+    ] {
+        hanako.talk_refused(text, "empty").await;
+    }
+    for text in ["👩\u{200d}👩\u{200d}👧", "❤\u{fe0f}", "\u{200b}a\u{200b}"] {
+        hanako.say(text).await; // stays as it is
+    }
 }
 
 async fn a_talk_sent_twice_is_shown_once(bus: Bus) {
