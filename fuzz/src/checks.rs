@@ -130,6 +130,8 @@ pub fn client_message(bytes: &[u8]) {
             let length = message.chars().count();
             assert!((1..=MAX_MESSAGE).contains(&length) && message.trim() == message);
             assert!(!message.contains(|c: char| c.is_control() && !"\n\t".contains(c)));
+            let shows = |c: char| !c.is_whitespace() && !is_hidden(c);
+            assert!(message.contains(shows), "{message:?}");
             // The talk can be stored in the stream and is read from it unchanged.
             let said = Message {
                 user: "花子".into(),
@@ -182,22 +184,25 @@ pub fn name(name: &Name) {
     assert_harmless(&name.folded, usize::MAX);
 }
 
+/// Draws nothing by itself, whatever font there is.
+fn is_hidden(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
+        | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+}
+
 /// No character breaks a line, a key, a log or a page, and none is invisible.
 fn assert_harmless(text: &str, max: usize) {
-    let hidden = |c| {
-        matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
-        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
-        | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
-    };
     let blank = |c: char| c.is_control() || c.is_whitespace() && c != ' ';
-    let special = |c: char| "{}:<>&\"'/\\*?=|`$".contains(c);
-    let bad = |c: char| hidden(c) || blank(c) || special(c);
+    let special = |c: char| "{}:<>&\"/\\*?=|`$".contains(c);
+    let bad = |c: char| is_hidden(c) || blank(c) || special(c);
     assert!(!text.contains(bad), "{text:?}");
     let length = text.chars().count();
     assert!(
         (1..=max).contains(&length) && text.trim() == text,
         "{text:?}"
     );
+    assert!(!text.contains("  "), "{text:?}");
     assert!(text.contains(char::is_alphanumeric), "{text:?}");
 }
 

@@ -27,9 +27,15 @@ impl ErrorCode {
     fn texts(self) -> (&'static str, &'static str) {
         match self {
             ErrorCode::BadMessage => ("bad_message", "Invalid message."),
-            ErrorCode::BadName => ("bad_name", "Use 1 to 24 letters, numbers, spaces, _ - or ."),
+            ErrorCode::BadName => (
+                "bad_name",
+                "Use 1 to 24 letters, numbers, spaces, _ - . ' ’ or ・",
+            ),
             ErrorCode::NameTaken => ("name_taken", "Someone here has this name already."),
-            ErrorCode::BadRoom => ("bad_room", "Use 1 to 32 letters, numbers, spaces, _ - or ."),
+            ErrorCode::BadRoom => (
+                "bad_room",
+                "Use 1 to 32 letters, numbers, spaces, _ - . ' ’ or ・",
+            ),
             ErrorCode::TooLong => ("too_long", "A message is 1000 characters at most."),
             ErrorCode::Empty => ("empty", "There is nothing in this message."),
             ErrorCode::SlowDown => ("slow_down", "Too fast. Please wait a moment."),

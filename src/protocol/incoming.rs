@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, de::Error};
 
 use super::error_code::ErrorCode;
 use super::id::Id;
-use super::message::MAX_MESSAGE;
+use super::message::check_text;
 use super::name::{Name, RoomName};
 
 /// A field that is well-formed, or the code that the join or talk is refused with.
@@ -63,16 +63,7 @@ fn user<'de, D: Deserializer<'de>>(field: D) -> Result<Checked<Name>, D::Error> 
 }
 
 fn message<'de, D: Deserializer<'de>>(field: D) -> Result<Checked<String>, D::Error> {
-    let text = Cow::<str>::deserialize(field)?.replace("\r\n", "\n");
-    let text = text.trim();
-    if text.contains(|c: char| c.is_control() && c != '\n' && c != '\t') {
-        return Ok(Err(ErrorCode::BadMessage));
-    }
-    Ok(match text.chars().count() {
-        0 => Err(ErrorCode::Empty),
-        1..=MAX_MESSAGE => Ok(text.to_owned()),
-        _ => Err(ErrorCode::TooLong),
-    })
+    Ok(check_text(&Cow::<str>::deserialize(field)?))
 }
 
 fn token<'de, D: Deserializer<'de>>(field: D) -> Result<Option<String>, D::Error> {

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use super::error_code::ErrorCode;
 use super::name::MAX_NAME;
+use super::text::is_invisible;
 
 /// Code points of one message, counted as the page counts them.
 pub const MAX_MESSAGE: usize = 1_000;
@@ -36,5 +38,68 @@ impl<'a> Message<'a> {
             && fits(&message.message, MAX_MESSAGE)
             && fits(&message.cid, 64);
         good.then_some(message)
+    }
+}
+
+/// The text of a message as it is stored: trimmed, with line breaks of one kind.
+pub fn check_text(text: &str) -> Result<String, ErrorCode> {
+    let text = text.replace("\r\n", "\n");
+    let text = text.trim();
+    if text.contains(|c: char| c.is_control() && c != '\n' && c != '\t') {
+        return Err(ErrorCode::BadMessage);
+    }
+    if text.chars().all(|c| c.is_whitespace() || is_invisible(c)) {
+        return Err(ErrorCode::Empty);
+    }
+    match text.chars().count() {
+        ..=MAX_MESSAGE => Ok(text.to_owned()),
+        _ => Err(ErrorCode::TooLong),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_without_a_visible_character_is_empty() {
+        for text in [
+            "",
+            " \u{3000}\n\t",
+            "\u{200b}",
+            "\u{2060}",
+            "\u{feff}",
+            "\u{ad}",
+            "\u{3164}",
+            "\u{ffa0}",
+            "\u{115f}\u{1160}",
+            "\u{2800}",
+            "\u{34f}",
+            "\u{180e}",
+            "\u{202e}\u{202c}",
+            "\u{fe0f}",
+            "\u{e0100}",
+            "\u{e0067}\u{e007f}",
+            "\u{200d} \u{200e}\n\u{200f}",
+            &"\u{200b}".repeat(MAX_MESSAGE + 1),
+        ] {
+            assert_eq!(check_text(text), Err(ErrorCode::Empty), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn invisible_characters_beside_visible_ones_stay() {
+        for text in [
+            "👩\u{200d}👩\u{200d}👧",
+            "❤\u{fe0f}",
+            "🏴\u{e0067}\u{e0062}\u{e0065}\u{e006e}\u{e0067}\u{e007f}",
+            "می\u{200c}خواهم",
+            "葛\u{e0100}城",
+            "\u{200b}a",
+            "\u{301}",
+            ".",
+        ] {
+            assert_eq!(check_text(text).as_deref(), Ok(text));
+        }
     }
 }

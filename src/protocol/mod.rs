@@ -10,6 +10,7 @@ mod incoming;
 mod message;
 mod name;
 pub mod outgoing;
+mod text;
 
 pub use self::error_code::{ErrorCode, Refusal};
 pub use self::id::Id;

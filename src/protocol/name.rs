@@ -1,14 +1,17 @@
 //! Checked names of people and of rooms. A checked name is safe in a Redis key, a log line and a page.
 //!
-//! Two spellings are one name if they fold alike (NFKC, then lower case): `Ｔａｒｏ` and `taro` collide.
+//! Two spellings are one name if they fold alike: `Ｔａｒｏ` and `taro`, `ΦΩΣ` and `φως`, `Ann  Lee` and `Ann Lee`.
 
 use std::{fmt, sync::Arc};
 
+use unicase::UniCase;
 use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
 
-/// Code points of a person's name, after trimming.
+use super::text::{is_blank, is_invisible};
+
+/// Code points of a person's name, after trimming; a run of blanks counts as one.
 pub const MAX_NAME: usize = 24;
-/// Code points of a room's name, after trimming.
+/// Code points of a room's name, in the same way.
 pub const MAX_ROOM: usize = 32;
 
 /// A room's name in its folded form: the key of everything that belongs to the room.
@@ -35,7 +38,7 @@ impl fmt::Debug for RoomName {
     }
 }
 
-/// A person's name as it was typed, and as it is compared.
+/// A person's name as it is shown, which is as it was typed but for blanks, and as it is compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name {
     pub shown: String,
@@ -49,33 +52,42 @@ impl Name {
     }
 }
 
-/// The trimmed and the folded form of a text of 1 to `max` code points: letters, marks, numbers and
-/// ` _-.`, at least one letter or number. This excludes control, format (bidi, zero-width) and line-break
-/// characters.
+/// The shown and the folded form of a text of 1 to `max` code points, at least one of them a letter or a number. The
+/// folded form must be a name, too: `⑴` folds to `(1)`.
 fn check(text: &str, max: usize) -> Option<Name> {
-    let shown = text.trim().to_owned();
+    let shown = tidy(text);
     if shown.chars().take(max + 1).count() > max {
         return None;
     }
     let folded = fold(&shown);
-    let allowed = |c| matches!(c, ' ' | '_' | '-' | '.') || is_visible(c);
     let named = |c: char| c.is_alphanumeric() && !is_combining_mark(c);
-    let good = |s: &str| s.chars().all(allowed) && s.chars().any(named) && s.trim() == s;
+    let good = |s: &str| s.chars().all(is_allowed) && s.chars().any(named);
     (good(&shown) && good(&folded)).then_some(Name { shown, folded })
 }
 
-/// Lower case may undo a composition (`İ`), hence NFKC twice: folding what is folded changes nothing.
-fn fold(text: &str) -> String {
-    let lower: String = text.nfkc().flat_map(char::to_lowercase).collect();
-    lower.nfkc().collect()
+/// Trims the text, and makes each run of blanks one space.
+fn tidy(text: &str) -> String {
+    let words = text.trim().split(is_blank).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join(" ")
 }
 
-/// Letters, marks and numbers, less those that Unicode calls "default ignorable": they would make two
-/// names look alike, or one look like nothing.
-fn is_visible(c: char) -> bool {
-    let ignorable = matches!(c, '\u{34F}' | '\u{115F}'..='\u{1160}' | '\u{17B4}'..='\u{17B5}' | '\u{180B}'..='\u{180F}'
-        | '\u{3164}' | '\u{FE00}'..='\u{FE0F}' | '\u{FFA0}' | '\u{E0100}'..='\u{E01EF}');
-    !ignorable && (c.is_alphanumeric() || is_combining_mark(c))
+/// NFKC, full case folding (`ß` is `ss`), and NFKC again, because case folding may undo a composition. Tidy, because
+/// NFKC makes spaces of some letters. Folding what is folded changes nothing.
+fn fold(text: &str) -> String {
+    let composed: String = text.nfkc().collect();
+    let folded = UniCase::unicode(composed).to_folded_case();
+    tidy(&folded.nfkc().collect::<String>())
+}
+
+/// Letters, marks, numbers, the space, and some punctuation in every width. Not the invisible ones among them (Hangul
+/// fillers, variation selectors, the grapheme joiner): two names that differ by one of these look the same, and a name
+/// of nothing else looks like none.
+fn is_allowed(c: char) -> bool {
+    match c {
+        ' ' | '_' | '-' | '.' | '\'' | '’' | '・' => true,
+        '＿' | '－' | '．' | '＇' | '･' => true, // NFKC makes the ones above of them
+        _ => (c.is_alphanumeric() || is_combining_mark(c)) && !is_invisible(c),
+    }
 }
 
 #[cfg(test)]
@@ -93,14 +105,18 @@ mod tests {
             "がぎ",
             "1",
             "  padded  ",
+            "山田　太郎",
+            "O'Brien",
+            "O’Brien",
+            "ジャン・レノ",
+            "ｼﾞｬﾝ･ﾚﾉ",
+            "Ｊ．Ｏ＇Ｎｅｉｌ",
+            "ß",
             &"x".repeat(24),
+            &format!("Ann{}Lee", " ".repeat(24)),
         ] {
             assert!(Name::new(name).is_some(), "{name:?}");
         }
-        assert_eq!(
-            Name::new("  花子 ").map(|n| n.shown).as_deref(),
-            Some("花子")
-        );
     }
 
     #[test]
@@ -120,8 +136,20 @@ mod tests {
             "😀",
             "a\u{1B}[31m",
             "a\u{FE0F}",
+            "葛\u{E0100}",
+            "a\u{34F}b",
+            "a\u{3164}",
+            "a\u{115F}",
+            "a\u{FFA0}",
+            "a\u{13441}",
+            "a\u{2028}b",
             "\u{301}",
-            "a　b",
+            "・",
+            "'’",
+            "¸",
+            "½",
+            "⑴",
+            "︷a︸",
             "a{b}",
             &long,
         ] {
@@ -131,19 +159,61 @@ mod tests {
 
     #[test]
     fn spellings_that_fold_alike_are_one_name() {
-        let folded = |s| Name::new(s).map(|n| n.folded);
-        assert_eq!(folded("Ｔａｒｏ"), folded("taro"));
-        assert_eq!(folded("ｶﾞ"), folded("ガ"));
+        let folded = |s| Name::new(s).map(|n| n.folded).expect(s);
+        for [one, other] in [
+            ["Ｔａｒｏ", "taro"],
+            ["ｶﾞ", "ガ"],
+            ["ΦΩΣ", "φως"],
+            ["STRASSE", "Straße"],
+            ["STRAẞE", "straße"],
+            ["ﬁn", "FIN"],
+            ["ᾼ", "αι"],
+            ["Ann Lee", "Ann  Lee"],
+            [
+                "ann lee",
+                "\u{a0}Ann\u{2003}\u{202f}\u{3000}\u{1680}Lee\u{205f}",
+            ],
+            ["ｼﾞｬﾝ･ﾚﾉ", "ジャン・レノ"],
+            ["Ｏ＇Ｂｒｉｅｎ", "o'brien"],
+        ] {
+            assert_eq!(folded(one), folded(other));
+        }
         assert_ne!(folded("taro"), folded("tar0"));
+        assert_ne!(folded("Ann Lee"), folded("AnnLee"));
+    }
+
+    #[test]
+    fn a_name_is_shown_as_typed_with_one_space_for_blanks() {
+        for (typed, shown) in [
+            ("  花子 ", "花子"),
+            ("山田　太郎", "山田 太郎"),
+            ("Ann \u{a0} Lee", "Ann Lee"),
+            ("Ｓｔｒａße", "Ｓｔｒａße"),
+        ] {
+            assert_eq!(Name::new(typed).expect(typed).shown, shown);
+        }
     }
 
     #[test]
     fn a_folded_room_is_a_room_and_folds_to_itself() {
-        for text in ["Lobby", "ＬＯＢＢＹ", "İstanbul", "部屋 1", "ﷺ"] {
+        for text in [
+            "Lobby",
+            "ＬＯＢＢＹ",
+            "İstanbul",
+            "部屋　1",
+            "ﷺ",
+            "ﹰa ﹰb",
+            "Straße",
+        ] {
             let room = RoomName::new(text).expect(text);
             assert_eq!(RoomName::new(room.as_str()), Some(room));
         }
         assert_eq!(RoomName::new(&"ﷺ".repeat(32)), None);
+        assert_eq!(
+            RoomName::new(&"ß".repeat(17)),
+            None,
+            "34 letters when folded"
+        );
         assert_eq!(RoomName::new(&"a".repeat(33)), None);
     }
 }

@@ -145,7 +145,7 @@ async fn three_invalid_messages_close_the_connection() {
 
 #[tokio::test]
 async fn invalid_names_are_refused_and_valid_ones_hold_no_special_characters() {
-    const SPECIAL: &str = "<>&\"'{}:\u{200b}\u{202e}\u{2066}";
+    const SPECIAL: &str = "<>&\"{}:\u{200b}\u{202e}\u{2066}";
     let alphabet: Vec<char> = "ab花é\u{301}\u{e01}😀<>&\"'{}:*\0\n\r\t\u{1b}\u{7f}\u{200b}\u{202e}\u{2066}\u{feff}\u{fe0f}\u{3164}\u{ad}\u{1f468}Ａﷺß \u{3000}".chars().collect();
     let log = attack("random names", 480, 10_000, async |dyno, n| {
         let text: String = (0..fastrand::usize(1..40))

@@ -199,7 +199,7 @@ proptest! {
     #![proptest_config(cases(1_500))]
 
     #[test]
-    fn names_fold_alike_in_every_normal_form_and_width(text in "[\\p{L}\\p{M}\\p{N} _.\u{ff21}-\u{ff5a}-]{1,12}") {
+    fn names_fold_alike_in_every_normal_form_and_width(text in "[\\p{L}\\p{M}\\p{N} _.'’・\u{ff21}-\u{ff5a}-]{1,12}") {
         let folded = |s: &str| Name::new(s).map(|name| name.folded);
         if let Some(wanted) = folded(&text) {
             let forms = [text.nfc().collect::<String>(), text.nfd().collect(), text.nfkc().collect(), text.nfkd().collect()];
@@ -213,7 +213,30 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_refused_or_harmless_as_a_name(text in "\\PC{0,40}|[a-z\\p{Cf}\\p{Z}\\p{M}\\p{Cc}<>&{}:]{0,30}") {
+    fn names_fold_alike_in_upper_and_lower_case(text in "[A-Za-z0-9À-ÖØ-öø-ÿΑ-ΡΣ-Ωα-ωЀ-яԱ-Ֆﬀ-ﬆあ花]{1,12}") {
+        let folded = |s: &str| Name::new(s).map(|name| name.folded);
+        let wanted = folded(&text).expect("a name");
+        prop_assert_eq!(folded(&text.to_lowercase()), Some(wanted.clone()));
+        // Upper case may be three times as long (`ﬃ`), hence the rooms: their limit is a higher one.
+        let room = |s: &str| RoomName::new(s).map(|room| room.as_str().to_owned());
+        prop_assert!(room(&text.to_uppercase()).is_none_or(|other| other == wanted), "{}", text);
+    }
+
+    #[test]
+    fn a_run_of_blanks_is_one_space(
+        words in vec("[a-z花Σ'・]{0,3}x", 1..4),
+        blanks in vec("[ \u{a0}\u{1680}\u{2000}-\u{200a}\u{202f}\u{205f}\u{3000}]{1,9}", 5),
+    ) {
+        let between: String = words.iter().zip(&blanks).flat_map(|(word, blank)| [word.as_str(), blank]).collect();
+        let text = blanks[4].clone() + &between; // begins and ends with blanks
+        let (name, wanted) = (Name::new(&text).expect("a name"), words.join(" "));
+        prop_assert_eq!(&name.shown, &wanted);
+        prop_assert_eq!(RoomName::new(&text), RoomName::new(&wanted));
+        prop_assert_eq!(Some(name), Name::new(&wanted));
+    }
+
+    #[test]
+    fn any_text_is_refused_or_harmless_as_a_name(text in "\\PC{0,40}|[a-z\\p{Cf}\\p{Z}\\p{M}\\p{Cc}<>&{}:]{0,30}|[\\p{L}\\p{M}\\p{N}\\p{Zs}]{1,12}") {
         checks::client_message(text.as_bytes());
     }
 }

@@ -31,6 +31,7 @@ on_both_buses!(
     text_is_trimmed_and_crlf_becomes_lf,
     texts_with_control_characters_are_refused,
     length_is_counted_in_code_points_after_trimming,
+    texts_without_a_visible_character_are_empty,
     a_talk_sent_twice_is_shown_once,
     a_resend_of_an_older_talk_is_acknowledged_to_its_sender_only,
     equal_cids_of_two_members_are_two_talks,
@@ -320,6 +321,26 @@ async fn length_is_counted_in_code_points_after_trimming(bus: Bus) {
     hanako.say("the connection is still open").await;
 }
 
+async fn texts_without_a_visible_character_are_empty(bus: Bus) {
+    let world = World::talkative(bus).await;
+    let mut hanako = world.join("花子").await;
+    for text in [
+        "\u{200b}",
+        "\u{2060}\u{feff}\u{ad}",
+        "\u{3164}",
+        "\u{ffa0} \u{115f}\u{1160}",
+        "\u{2800}\n\u{2800}",
+        "\u{fe0f}\u{e0100}\u{e0067}\u{e007f}",
+        "\u{200d}",
+        &"\u{200b}".repeat(MAX_MESSAGE + 1),
+    ] {
+        hanako.talk_refused(text, "empty").await;
+    }
+    for text in ["👩\u{200d}👩\u{200d}👧", "❤\u{fe0f}", "\u{200b}a\u{200b}"] {
+        hanako.say(text).await; // stays as it is
+    }
+}
+
 async fn a_talk_sent_twice_is_shown_once(bus: Bus) {
     let world = World::talkative(bus).await;
     let mut hanako = world.join("花子").await;
@@ -494,10 +515,21 @@ async fn invalid_names_and_rooms_are_refused(bus: Bus) {
         "\u{2066}a",
         "\u{feff}a",
         "a\u{ad}b",
+        "a\u{3164}",
+        "葛\u{e0100}",
+        "a\u{34f}b",
     ];
     let control = ["a\nb", "a\tb", "a\u{1b}[31m", "a\0"];
-    let special = ["a/b", "a{b}", "a:b", "a*", "a\"b", "<img onerror=x>"];
-    let no_letter = ["---", "_._", "😀😀", "a😀", "\u{301}"];
+    let special = [
+        "a/b",
+        "a{b}",
+        "︷a︸",
+        "a:b",
+        "a*",
+        "a\"b",
+        "<img onerror=x>",
+    ];
+    let no_letter = ["---", "_._", "'’・", "😀😀", "a😀", "\u{301}"];
     let bad = [&blank[..], &invisible, &control, &special, &no_letter].concat();
     let (long_name, long_room) = ("あ".repeat(MAX_NAME + 1), "あ".repeat(MAX_ROOM + 1));
     let very_long = "x".repeat(2_000);
@@ -537,6 +569,11 @@ async fn valid_names_of_many_scripts_are_accepted(bus: Bus) {
         ("עברית", "עברית"),
         ("ﾊﾅｺ", "ﾊﾅｺ"),
         ("１２３４", "１２３４"),
+        ("山田　太郎", "山田 太郎"),
+        ("Ann  \u{a0}Lee", "Ann Lee"),
+        ("O'Brien", "O'Brien"),
+        ("O’Hara", "O’Hara"),
+        ("ジャン・レノ", "ジャン・レノ"),
     ] {
         let client = world.join(asked).await;
         assert_eq!(client.user, shown);
@@ -544,6 +581,13 @@ async fn valid_names_of_many_scripts_are_accepted(bus: Bus) {
     }
     let client = world.dyno.join(" Ｌｏｂｂｙ One ", "花子").await;
     client.welcomed_with(json!({"room": "lobby one"})); // rooms are shown folded
+    for (asked, folded) in [
+        ("部屋　　Ａ", "部屋 a"),
+        ("O'Brien・Straße", "o'brien・strasse"),
+    ] {
+        let client = world.dyno.join(asked, "花子").await;
+        client.welcomed_with(json!({"room": folded}));
+    }
 }
 
 async fn a_name_belongs_to_its_token(bus: Bus) {
@@ -573,8 +617,20 @@ async fn names_and_rooms_that_fold_alike_are_the_same(bus: Bus) {
     assert_eq!(tab.user, "Ｔａｒｏ", "shown as first claimed");
     tab.talk("hi").await;
     assert_eq!(taro.hears("hi").await["user"], "Ｔａｒｏ");
-    let _jose = world.join("Jose\u{301}").await;
-    world.name_is_taken("JOS\u{c9}").await;
+    for (first, alike) in [
+        ("Jose\u{301}", "JOS\u{c9}"),
+        ("Ann Lee", "ann\u{3000}\u{a0}lee"),
+        ("ΦΩΣ", "φως"),
+        ("Straße", "STRASSE"),
+        ("ｼﾞｬﾝ･ﾚﾉ", "ジャン・レノ"),
+    ] {
+        let _first = world.join(first).await;
+        world.name_is_taken(alike).await;
+        let mut one = world.dyno.join(&format!("{first} A"), "花子").await;
+        let mut other = world.dyno.join(&format!("{alike}  a"), "太郎").await;
+        other.say(first).await;
+        one.hears(first).await;
+    }
 }
 
 async fn quit_frees_the_name_at_once(bus: Bus) {
