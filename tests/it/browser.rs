@@ -12,6 +12,7 @@ mod joining;
 mod page;
 mod picture;
 mod reading;
+mod single_file;
 mod story;
 mod talking;
 mod tools;

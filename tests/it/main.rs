@@ -17,5 +17,6 @@ mod properties;
 mod protocol;
 mod races;
 mod router;
+mod single_file;
 mod tidy;
 mod two_dynos;

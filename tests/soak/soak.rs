@@ -25,7 +25,7 @@ use client::Client;
 use fastrand::Rng;
 use meters::Meters;
 use simulation::Simulation;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 use streams::Streams;
@@ -100,34 +100,11 @@ fn main() -> ExitCode {
 
 /// Builds the program in the profile of this example, and tells the support where it is.
 fn build_program() {
-    if std::env::var_os("DYNOCHAT_BIN").is_some() {
-        return;
+    if std::env::var_os("DYNOCHAT_BIN").is_none() {
+        let directory = support::dyno::build(&["--bin", "dynochat"]);
+        // SAFETY: there is only one thread yet.
+        unsafe { std::env::set_var("DYNOCHAT_BIN", directory.join("dynochat")) };
     }
-    // This file runs as TARGET/PROFILE/examples/soak. The directory of the profile `dev` is `debug`.
-    let own = std::env::current_exe().expect("a program knows its own path");
-    let directory = own.ancestors().nth(2).expect("the profile's directory");
-    let profile = match directory.file_name().and_then(|name| name.to_str()) {
-        Some("debug") | None => "dev",
-        Some(name) => name,
-    };
-    let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
-    let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "--bin", "dynochat"]);
-    build.args(["--profile", profile]);
-    build.current_dir(env!("CARGO_MANIFEST_DIR"));
-    // `cargo run` sets these for the example. Build scripts of dependencies watch them, and would run again.
-    for (name, _) in std::env::vars() {
-        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
-            build.env_remove(name);
-        }
-    }
-    let built = build.status();
-    assert!(
-        built.is_ok_and(|status| status.success()),
-        "failed to build the program"
-    );
-    // SAFETY: there is only one thread yet.
-    unsafe { std::env::set_var("DYNOCHAT_BIN", directory.join("dynochat")) };
 }
 
 async fn soak(flags: &Flags) -> usize {

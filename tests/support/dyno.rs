@@ -5,7 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 pub struct Dyno {
     child: Child,
     pub port: u16,
+    program: PathBuf,
     vars: Vec<(String, String)>,
     /// Holds the file `log`, into which stdout and stderr go.
     dir: TempDir,
@@ -27,8 +28,46 @@ pub fn program() -> PathBuf {
     program.expect("DYNOCHAT_BIN names the program")
 }
 
+/// Builds a program of this repository in the profile of the running one, as `cargo build` with these arguments, and
+/// returns the directory that it is in.
+pub fn build(arguments: &[&str]) -> PathBuf {
+    // This runs as TARGET/PROFILE/deps/… or TARGET/PROFILE/examples/…. The directory of the profile `dev` is `debug`.
+    let own = std::env::current_exe().expect("a program knows its own path");
+    let directory = own.ancestors().nth(2).expect("the profile's directory");
+    let profile = match directory.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(name) => name,
+    };
+    let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
+    let mut build = Command::new(cargo);
+    build.args(["build", "--quiet", "--profile", profile]);
+    build
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    // `cargo run` and `cargo test` set these. Build scripts of dependencies watch them, and would run again.
+    for (name, _) in std::env::vars() {
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            build.env_remove(name);
+        }
+    }
+    let built = build.status();
+    let succeeded = built.is_ok_and(|status| status.success());
+    assert!(succeeded, "cargo build {arguments:?} failed");
+    directory.to_path_buf()
+}
+
+/// The program of `examples/single_file.rs`, which is built for this.
+pub fn single_file() -> PathBuf {
+    build(&["--example", "single_file"]).join("examples/single_file")
+}
+
 impl Dyno {
     pub async fn start(vars: &[(&str, &str)]) -> Dyno {
+        Dyno::start_program(program(), vars).await
+    }
+
+    /// Starts another program that takes the same settings.
+    pub async fn start_program(program: PathBuf, vars: &[(&str, &str)]) -> Dyno {
         let vars: Vec<_> = vars
             .iter()
             .map(|(k, v)| (k.to_string(), v.to_string()))
@@ -37,8 +76,9 @@ impl Dyno {
             let dir = TempDir::with_prefix("dynochat-").expect("a temporary directory");
             let port = free_port();
             let mut dyno = Dyno {
-                child: spawn(port, &vars, &dir),
+                child: spawn(&program, port, &vars, &dir),
                 port,
+                program: program.clone(),
                 vars: vars.clone(),
                 dir,
             };
@@ -135,7 +175,7 @@ impl Dyno {
     /// Starts the program again on the same port with the same settings, once the old process is gone.
     pub async fn restart(&mut self) {
         assert!(!self.is_running(), "restart comes after kill or exit");
-        self.child = spawn(self.port, &self.vars, &self.dir);
+        self.child = spawn(&self.program, self.port, &self.vars, &self.dir);
         self.listens()
             .await
             .unwrap_or_else(|why| panic!("the dyno did not start again: {why}\n{}", self.log()));
@@ -167,13 +207,13 @@ impl Dyno {
     }
 }
 
-fn command(vars: &[(String, String)], dir: &TempDir) -> Command {
+fn command(program: &Path, vars: &[(String, String)], dir: &TempDir) -> Command {
     let log = File::options()
         .create(true)
         .append(true)
         .open(dir.path().join("log"))
         .expect("a log file");
-    let mut command = Command::new(program());
+    let mut command = Command::new(program);
     command
         .env_clear()
         .envs(vars.iter().map(|(k, v)| (k, v)))
@@ -186,8 +226,8 @@ fn command(vars: &[(String, String)], dir: &TempDir) -> Command {
     command
 }
 
-fn spawn(port: u16, vars: &[(String, String)], dir: &TempDir) -> Child {
-    command(vars, dir)
+fn spawn(program: &Path, port: u16, vars: &[(String, String)], dir: &TempDir) -> Child {
+    command(program, vars, dir)
         .env("PORT", port.to_string())
         .spawn()
         .expect("the program can be started")
@@ -199,12 +239,13 @@ pub async fn refuses_to_boot(vars: &[(&str, &str)]) -> (ExitStatus, String) {
     let mut all = vec![("PORT".to_string(), port)];
     all.extend(vars.iter().map(|(k, v)| (k.to_string(), v.to_string())));
     let dir = TempDir::with_prefix("dynochat-").expect("a temporary directory");
-    let child = command(&all, &dir)
+    let child = command(&program(), &all, &dir)
         .spawn()
         .expect("the program can be started");
     let mut dyno = Dyno {
         child,
         port: 0,
+        program: program(),
         vars: vec![],
         dir,
     };

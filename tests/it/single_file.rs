@@ -1,0 +1,139 @@
+//! The idea in one file: `examples/single_file.rs` chats across two processes and serves the page. What it loses is
+//! measured by the soak: `cargo run --release --example soak -- --program single_file`.
+
+use crate::support::raw::{head, http};
+use crate::support::{Client, Dyno, PATIENCE, Redis, dyno::single_file, eventually, token};
+use serde_json::json;
+use std::{fs, path::Path};
+
+async fn two_processes() -> (Redis, Dyno, Dyno) {
+    let (program, redis) = (single_file(), Redis::start(&[]).await);
+    let start = async |name| {
+        let vars = [("REDIS_URL", &*redis.url()), ("DYNO", name)];
+        let dyno = Dyno::start_program(program.clone(), &vars).await;
+        is_up(&dyno, 1).await;
+        dyno
+    };
+    let (a, b) = (start("web.1").await, start("web.2").await);
+    (redis, a, b)
+}
+
+/// Waits until the program has connected to Redis so many times.
+async fn is_up(dyno: &Dyno, times: usize) {
+    eventually("it has its Redis", PATIENCE, async || {
+        let log = dyno.log();
+        match log.matches("redis=up").count() == times {
+            true => Ok(()),
+            false => Err(log),
+        }
+    })
+    .await;
+}
+
+async fn sees_both(client: &mut Client) {
+    let both = async || match client.members() {
+        (mut users, 2) => {
+            users.sort();
+            (users == ["hanako", "taro"]).then_some(()).ok_or(users)
+        }
+        (users, _) => Err(users),
+    };
+    eventually("both are members", PATIENCE, both).await;
+}
+
+#[tokio::test]
+async fn two_processes_of_the_single_file_chat_through_redis() {
+    let (_redis, a, b) = two_processes().await;
+    let mut hanako = a.join("lobby", "hanako").await;
+    let mut taro = b.join("lobby", "taro").await;
+    hanako.welcomed_with(json!({"dyno": "web.1", "gap": false, "history": [], "tick_ms": 25_000}));
+    taro.welcomed_with(json!({"dyno": "web.2", "room": "lobby", "user": "taro"}));
+    sees_both(&mut hanako).await;
+    sees_both(&mut taro).await;
+    hanako.say("こんにちは").await; // its echo is the acknowledgement
+    taro.hears("こんにちは").await;
+    taro.say("hello").await;
+    hanako.hears("hello").await;
+    a.join("attic", "jiro").await.say("another room").await;
+    hanako.settle().await; // no talk came before the answer to the ping
+
+    let mut taro = taro.reconnect(&a).await;
+    taro.welcomed_with(json!({"dyno": "web.1", "gap": true})); // there is no history
+    sees_both(&mut hanako).await;
+    taro.say("back").await;
+    hanako.hears("back").await;
+    taro.quit().await;
+    hanako.expect_members(&["hanako"]).await;
+    let mut nobody = b.connect().await;
+    nobody.talk("not joined").await;
+    nobody.expect_close(4400).await;
+}
+
+#[tokio::test]
+async fn without_redis_the_single_file_sends_the_page_away_to_try_again() {
+    let (mut redis, dyno, _) = two_processes().await;
+    let mut hanako = dyno.join("lobby", "hanako").await;
+    redis.stop().await;
+    hanako.expect_close(1012).await;
+    let mut taro = dyno.connect().await;
+    let join = json!({"kind": "join", "room": "lobby", "user": "taro", "token": token()});
+    taro.send(join).await;
+    taro.expect_close(1013).await;
+    redis.restart().await;
+    is_up(&dyno, 2).await;
+    dyno.join("lobby", "taro").await;
+}
+
+#[tokio::test]
+async fn the_single_file_serves_the_page() {
+    let (_redis, dyno, _) = two_processes().await;
+    let public = Path::new(env!("CARGO_MANIFEST_DIR")).join("public");
+    for file in fs::read_dir(&public).expect("a directory") {
+        let path = file.expect("a file").path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let name = name.expect("a name");
+        let answer = http(
+            dyno.addr(),
+            &head(&format!("GET /{name}"), &dyno.host(), &[]),
+        )
+        .await;
+        assert_eq!(answer.status, 200, "{name}");
+        assert!(answer.body == fs::read(&path).expect(name), "{name}");
+    }
+    let page = http(dyno.addr(), &head("GET /?room=lobby", &dyno.host(), &[])).await;
+    assert_eq!(
+        page.body,
+        fs::read(public.join("index.html")).expect("the page")
+    );
+    for missing in ["/nothing", "/../Cargo.toml", "//etc/passwd", "/.."] {
+        let answer = http(
+            dyno.addr(),
+            &head(&format!("GET {missing}"), &dyno.host(), &[]),
+        )
+        .await;
+        assert_eq!(answer.status, 404, "{missing}");
+    }
+}
+
+/// Its only packages are tokio, tokio-tungstenite, redis, serde_json, log and simple_logger, and what they bring along.
+/// The files that it names exist.
+#[test]
+fn the_single_file_uses_six_packages_and_names_files_that_exist() {
+    const PACKAGES: &str =
+        "std tokio tokio_tungstenite redis serde_json log simple_logger futures_util";
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let source = fs::read_to_string(root.join("examples/single_file.rs")).expect("the example");
+    for line in source.lines().filter(|line| line.starts_with("use ")) {
+        let package = line[4..].split("::").next().expect("a path");
+        assert!(PACKAGES.split(' ').any(|one| one == package), "{line}");
+    }
+    let words = source.split(|c: char| !c.is_alphanumeric() && !"/._-".contains(c));
+    let paths = words.filter(|word| word.starts_with("src/") || word.starts_with("docs/"));
+    let paths: Vec<&str> = paths
+        .map(|path| path.trim_end_matches(['.', '/']))
+        .collect();
+    assert!(paths.len() > 10, "{paths:?}");
+    for path in paths {
+        assert!(root.join(path).exists(), "{path} does not exist");
+    }
+}
