@@ -77,7 +77,7 @@ impl Connection {
     pub async fn subscribe_and_read(&self, keys: &Keys, from: Id) -> RedisResult<Past> {
         let _turn = self.reads.acquire().await.map_err(|_| given_up())?;
         let mut con = self.con.clone();
-        self.checked(con.subscribe(&keys.stream).await)?;
+        self.checked(con.subscribe(&keys.channel).await)?;
         self.checked(read_past(&mut con, keys, from).await)
     }
 
@@ -87,7 +87,7 @@ impl Connection {
     }
 
     pub async fn unsubscribe(&self, keys: &Keys) -> RedisResult<()> {
-        self.checked(self.con.clone().unsubscribe(&keys.stream).await)
+        self.checked(self.con.clone().unsubscribe(&keys.channel).await)
     }
 
     /// Ends all followings, and fails requests that wait for their turn.

@@ -15,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::connection::Connection;
 use super::followers::Followers;
+use super::keys::Keys;
 use super::readiness;
 use super::script::Scripts;
 use crate::lock::lock;
@@ -59,6 +60,11 @@ impl Link {
 
     pub fn up(&self) -> watch::Receiver<bool> {
         self.up.subscribe()
+    }
+
+    pub fn keys(&self, room: &str) -> Keys {
+        let info = self.client.get_connection_info();
+        Keys::of(room, info.redis_settings().db())
     }
 
     /// The connection; `busy` while the link is down.
@@ -121,7 +127,8 @@ impl Link {
         let mut con = client
             .get_multiplexed_async_connection_with_config(&config)
             .await?;
-        readiness::check(&mut con, &self.scripts).await?;
+        let keys = self.keys(readiness::ROOM);
+        readiness::check(&mut con, &self.scripts, &keys).await?;
         let names_complete_at = Instant::now() + settle;
         let connection = Connection::new(con, followers, lost, names_complete_at);
         let connection = Arc::new(connection);
