@@ -9,15 +9,18 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use redis::io::tcp::TcpSettings;
-use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, RedisError, RedisResult};
+use redis::{
+    AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, RedisError, RedisResult,
+};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use super::connection::Connection;
+use super::connection::{Connection, is_denied};
 use super::followers::Followers;
 use super::keys::Keys;
 use super::readiness;
 use super::script::Scripts;
+use super::server_info::ServerInfo;
 use crate::lock::lock;
 use crate::protocol::{ErrorCode, Id};
 use crate::store::entry::Entry;
@@ -36,6 +39,8 @@ const SETTLE: Duration = Duration::from_secs(3);
 
 /// Logged for a certificate that cannot be verified, such as that of Heroku's Redis.
 const CERTIFICATE_HINT: &str = " hint=\"REDIS_TLS_VERIFY=false takes any certificate\"";
+const VERSION_HINT: &str = " hint=\"Redis or Valkey 7.0 or newer is needed\"";
+const RIGHTS_HINT: &str = " hint=\"the README names the rights that this program needs\"";
 
 pub struct Link {
     client: Client,
@@ -99,10 +104,9 @@ impl Link {
                 (pause, settle) = (FIRST_PAUSE, SETTLE);
             }
             // Logs an outage once, and what Redis itself says whenever that changes.
-            let (refused, error) = (!error.is_io_error(), error.to_string());
+            let (refused, hint) = (!error.is_io_error(), hint(&error));
+            let error = error.to_string();
             if was_up || logged.is_empty() || refused && error != logged {
-                let is_certificate = error.contains("certificate"); // as rustls words it
-                let hint = if is_certificate { CERTIFICATE_HINT } else { "" };
                 log::warn!("redis=down error={error:?}{hint}");
                 logged = error;
             }
@@ -127,6 +131,8 @@ impl Link {
         let mut con = client
             .get_multiplexed_async_connection_with_config(&config)
             .await?;
+        let server = ServerInfo::read(&mut con).await;
+        server.check_version()?;
         let keys = self.keys(readiness::ROOM);
         readiness::check(&mut con, &self.scripts, &keys).await?;
         let names_complete_at = Instant::now() + settle;
@@ -139,7 +145,9 @@ impl Link {
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = second.tick() => connection.query::<()>(&redis::cmd("PING")).await?,
+                _ = second.tick() => {
+                    connection.query::<()>(&redis::cmd("PING")).await?;
+                }
                 Some(reason) = reason.recv() => return Err(lost_because(reason)),
             }
         }
@@ -154,6 +162,23 @@ pub fn client(url: &str, verify: bool) -> Option<Client> {
     url.set_fragment((!verify).then_some("insecure"));
     let info = url.into_connection_info().ok()?;
     Client::open(info.set_tcp_settings(TcpSettings::default().set_nodelay(true))).ok()
+}
+
+/// What helps, where the error does not say so itself.
+fn hint(error: &RedisError) -> &'static str {
+    let text = error.to_string();
+    if text.contains("certificate") {
+        CERTIFICATE_HINT // as rustls words it
+    } else if error.kind() == ErrorKind::RESP3NotSupported
+        || text.contains("too old")
+        || text.contains("Error compiling script")
+    {
+        VERSION_HINT
+    } else if is_denied(error) {
+        RIGHTS_HINT
+    } else {
+        ""
+    }
 }
 
 fn lost_because(reason: String) -> RedisError {

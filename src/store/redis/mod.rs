@@ -8,6 +8,7 @@ mod link;
 mod read;
 mod readiness;
 mod script;
+mod server_info;
 
 use std::{sync::Arc, time::Duration};
 
