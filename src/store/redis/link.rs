@@ -1,6 +1,6 @@
 //! The one connection to Redis, and its supervisor, which is the only one to connect.
 //!
-//! The link is *up* from the readiness check until the connection is lost, does not answer a PING in time,
+//! The link is *up* from the readiness check until the connection is lost, does not answer a probe in time,
 //! or gives an answer after which it is of no use. `ConnectionManager` of the redis crate is not used: it
 //! subscribes again by itself and mixes up the replies, and it gives up after 9.5 s.
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use redis::io::tcp::TcpSettings;
 use redis::{
-    AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, RedisError, RedisResult,
+    AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, RedisError, RedisResult, Value,
 };
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
@@ -29,8 +29,8 @@ use crate::store::follower::Follower;
 /// Without an answer for this long, a request fails and the connection is lost.
 const TIMEOUT: Duration = Duration::from_secs(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between two PINGs.
-const PING: Duration = Duration::from_secs(1);
+/// Between two probes.
+const PROBE: Duration = Duration::from_secs(1);
 /// Back-off between attempts to connect: doubled up to the longest, with jitter, for ever.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
@@ -141,12 +141,13 @@ impl Link {
         *lock(&self.connection) = Some(connection.clone());
         self.up.send_replace(true);
         log::info!("redis=up");
-        let mut second = interval(PING);
+        let probe = readiness::probe(&keys);
+        let mut second = interval(PROBE);
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = second.tick() => {
-                    connection.query::<()>(&redis::cmd("PING")).await?;
+                    connection.query::<Value>(&probe).await?;
                 }
                 Some(reason) = reason.recv() => return Err(lost_because(reason)),
             }

@@ -2,7 +2,7 @@
 //! has. A Redis that fails is never called up, instead of being connected and refusing every request.
 
 use redis::aio::MultiplexedConnection;
-use redis::{Pipeline, RedisError, RedisResult, Value};
+use redis::{Cmd, Pipeline, RedisError, RedisResult, Value};
 
 use super::keys::Keys;
 use super::read::{is_no_such_key, read_past};
@@ -56,6 +56,13 @@ pub async fn check(
     }
     read_past(con, keys, Id::default()).await?;
     con.unsubscribe(&keys.channel).await
+}
+
+/// A write that changes nothing. It fails if this Redis cannot be written to any more.
+pub fn probe(keys: &Keys) -> Cmd {
+    let mut expire = redis::cmd("EXPIRE");
+    expire.arg(keys.cid("none", "none")).arg(LIFE_S);
+    expire
 }
 
 /// Every command that the scripts and `read.rs` run, once and outside of a script: a script would fail only
