@@ -5,7 +5,7 @@
 //! subscribes again by itself and mixes up the replies, and it gives up after 9.5 s.
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use redis::io::tcp::TcpSettings;
@@ -48,6 +48,7 @@ pub struct Link {
     /// There while the link is up.
     connection: Mutex<Option<Arc<Connection>>>,
     up: watch::Sender<bool>,
+    memory_warning: Once,
 }
 
 impl Link {
@@ -58,6 +59,7 @@ impl Link {
             scripts: Scripts::new(),
             connection: Mutex::default(),
             up: watch::Sender::new(false),
+            memory_warning: Once::new(),
         });
         tokio::spawn(link.clone().supervise());
         link
@@ -141,6 +143,14 @@ impl Link {
         *lock(&self.connection) = Some(connection.clone());
         self.up.send_replace(true);
         log::info!("redis=up");
+        if server.refuses_when_full() {
+            self.memory_warning.call_once(|| {
+                log::warn!(
+                    "redis_memory={} policy=noeviction hint=\"when full, this Redis refuses every message; with volatile-lru it evicts the rooms unused for longest\"",
+                    server.max_memory
+                );
+            });
+        }
         let probe = readiness::probe(&keys);
         let mut second = interval(PROBE);
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);

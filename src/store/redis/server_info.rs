@@ -1,4 +1,4 @@
-//! What a Redis says about itself: its version.
+//! What a Redis says about itself: its version, and what it does when its memory is full.
 
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, InfoDict, RedisResult};
@@ -8,6 +8,8 @@ const OLDEST: u32 = 7;
 
 pub struct ServerInfo {
     version: Option<String>,
+    pub max_memory: u64,
+    policy: Option<String>,
 }
 
 impl ServerInfo {
@@ -17,6 +19,8 @@ impl ServerInfo {
         let info = info.unwrap_or_else(|_| InfoDict::new(""));
         ServerInfo {
             version: info.get("redis_version"),
+            max_memory: info.get("maxmemory").unwrap_or_default(),
+            policy: info.get("maxmemory_policy"),
         }
     }
 
@@ -31,5 +35,10 @@ impl ServerInfo {
             }
             _ => Ok(()),
         }
+    }
+
+    /// With a limit of memory and no eviction, a full Redis refuses every message.
+    pub fn refuses_when_full(&self) -> bool {
+        self.max_memory > 0 && self.policy.as_deref() == Some("noeviction")
     }
 }
