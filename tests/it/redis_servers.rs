@@ -138,14 +138,15 @@ async fn a_redis_without_evalsha_is_never_up_and_the_log_names_the_command() {
     );
 }
 
-/// The rule for a user in the README, with a password.
-fn rule_of_readme() -> Vec<String> {
-    let readme = std::fs::read_to_string("README.md").expect("a README");
-    let rule = readme
+/// The rule for a user in the documents, with a password.
+fn documented_rule() -> Vec<String> {
+    let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/REDIS.md"))
+        .expect("the document");
+    let rule = document
         .lines()
         .find_map(|line| line.trim().strip_prefix("ACL SETUSER chat "));
     let rule = rule
-        .expect("the README has a rule")
+        .expect("the document has a rule")
         .replace("PASSWORD", "secret");
     rule.split(' ').map(str::to_owned).collect()
 }
@@ -156,9 +157,9 @@ fn set_user(redis: &Redis, name: &str, rules: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn a_user_with_the_rights_of_the_readme_chats() {
+async fn a_user_with_the_documented_rights_chats() {
     let redis = Redis::start(&[]).await;
-    let rule = rule_of_readme();
+    let rule = documented_rule();
     let url = set_user(
         &redis,
         "chat",
@@ -206,7 +207,7 @@ async fn a_right_that_is_missing_is_named_and_nothing_is_written() {
         let line = down_line(&dyno);
         assert!(line.contains(&format!("'{command}'")), "{command}: {line}");
         assert!(
-            line.contains("hint=\"the README names the rights"),
+            line.contains("hint=\"docs/REDIS.md names the rights"),
             "{line}"
         );
     };

@@ -40,7 +40,7 @@ const SETTLE: Duration = Duration::from_secs(3);
 /// Logged for a certificate that cannot be verified, such as that of Heroku's Redis.
 const CERTIFICATE_HINT: &str = " hint=\"REDIS_TLS_VERIFY=false takes any certificate\"";
 const VERSION_HINT: &str = " hint=\"Redis or Valkey 7.0 or newer is needed\"";
-const RIGHTS_HINT: &str = " hint=\"the README names the rights that this program needs\"";
+const RIGHTS_HINT: &str = " hint=\"docs/REDIS.md names the rights that suffice\"";
 
 pub struct Link {
     client: Client,
