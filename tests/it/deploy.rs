@@ -245,7 +245,10 @@ fn app_json_matches_schema() {
     let name = app["name"].as_str().expect("a name");
     assert!(name.starts_with(char::is_alphabetic), "{name}");
     assert_eq!(app["buildpacks"], json!([{"url": "emk/rust"}]));
-    assert_eq!(app["addons"], json!(["heroku-redis:mini"]));
+    // Without the option, a full Redis refuses every message.
+    let options = json!({"maxmemory_policy": "volatile-lru"});
+    let redis = json!({"plan": "heroku-redis:mini", "options": options});
+    assert_eq!(app["addons"], json!([redis]));
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 //! lease. `races.rs` tests what happens between clients, and `dynos.rs` tests each fault with two people.
 
 use crate::support::client::{join_frame, talk_until};
-use crate::support::facts::{GONE, LEASE, names_key, owners_key, stream_key};
+use crate::support::facts::{GONE, LEASE, channel, names_key, owners_key, stream_key};
 use crate::support::proxy::{Flow, Proxy};
 use crate::support::raw::{self, Raw};
 use crate::support::{
@@ -560,9 +560,9 @@ async fn garbage_in_channel_and_stream_does_no_harm() {
         "99999999999999-0 {}",
     ];
     for text in garbage {
-        let listeners: u64 = redis.cmd(&["PUBLISH", &lobby, text]);
+        let listeners: u64 = redis.cmd(&["PUBLISH", &channel("lobby", 0), text]);
         assert_eq!(listeners, 2, "both dynos listen");
-        redis.cmd::<u64>(&["PUBLISH", &stream_key("nowhere"), text]);
+        redis.cmd::<u64>(&["PUBLISH", &channel("nowhere", 0), text]);
     }
     hanako.say("still here").await;
     taro.hears("still here").await; // and nothing before it

@@ -6,7 +6,7 @@ mod abuse;
 use crate::support::broken_frames::{Broken, broken_frames};
 use crate::support::check::{Base, becomes};
 use crate::support::client::join_frame;
-use crate::support::facts::{JOIN_DEADLINE, LEASE, owners_key, stream_key};
+use crate::support::facts::{JOIN_DEADLINE, LEASE, channel, owners_key};
 use crate::support::proxy::narrow_socket;
 use crate::support::raw::{
     self, CLOSE, End, PING, PONG, Raw, TEXT, close_payload, fragment, frame,
@@ -554,7 +554,7 @@ async fn an_invalid_list_of_names_in_redis_harms_no_room() {
     let dyno = Dyno::start_on(&redis, &[TALKATIVE]).await;
     let mut hanako = dyno.join("lobby", "hanako").await;
     let mut taro = dyno.join("elsewhere", "taro").await;
-    let (owners, channel) = (owners_key("lobby"), stream_key("lobby"));
+    let (owners, channel) = (owners_key("lobby"), channel("lobby", 0));
     for (folded, shown) in [
         ("'\\255\\254'", "'x'"),
         ("'short'", "'short'"),
@@ -614,7 +614,7 @@ async fn oversized_entries_with_short_messages_do_not_stay_in_memory() {
     let dyno = Dyno::start_on(&redis, &[]).await;
     let mut hanako = dyno.join("lobby", "hanako").await;
     let before = dyno.rss_kb();
-    let channel = stream_key("lobby");
+    let channel = channel("lobby", 0);
     for n in 1..=ENTRIES {
         let begin = format!("{n}-1 {{\"user\":\"taro\",\"message\":\"{n}\",\"cid\":\"c\",\"x\":\"");
         let entry = format!("'{begin}' .. string.rep('x', 900000) .. '\"}}'");

@@ -16,6 +16,7 @@ mod observe;
 mod properties;
 mod protocol;
 mod races;
+mod redis_servers;
 mod router;
 mod single_file;
 mod tidy;

@@ -1,6 +1,6 @@
 //! Tests of what an operator sees: `/healthz`, a log line for each start and end, and a line of metrics every minute.
 
-use crate::support::facts::stream_key;
+use crate::support::facts::channel;
 use crate::support::raw::{head, http};
 use crate::support::{Dyno, PATIENCE, Redis, TALKATIVE, eventually};
 use nix::sys::signal::Signal;
@@ -138,7 +138,7 @@ async fn lifecycle_events_are_logged_as_logfmt() {
     let vars = [("DYNO", "web.1"), ("REDIS_TLS_VERIFY", "false")];
     let mut dyno = Dyno::start_with_redis_at(&url, &vars).await;
     let mut hanako = dyno.join("lobby", "花子").await;
-    redis.cmd::<u32>(&["PUBLISH", &stream_key("lobby"), "garbage"]);
+    redis.cmd::<u32>(&["PUBLISH", &channel("lobby", 0), "garbage"]);
     hanako.say("after the garbage").await;
     redis.stop().await;
     redis_is(&dyno, "down").await;

@@ -137,9 +137,11 @@ fn commands_in_readme_exist() {
     let app: Value = serde_json::from_str(&read("app.json")).expect("app.json is JSON");
     let value = |pointer: &str| app.pointer(pointer).and_then(Value::as_str).expect("text");
     let verify = value("/env/REDIS_TLS_VERIFY/value");
+    let policy = value("/addons/0/options/maxmemory_policy");
     for needed in [
         &format!("heroku create --buildpack {}", value("/buildpacks/0/url")),
-        &format!("heroku addons:create {}", value("/addons/0")),
+        &format!("heroku addons:create {}", value("/addons/0/plan")),
+        &format!("heroku redis:maxmemory --policy {policy}"),
         &format!("heroku config:set REDIS_TLS_VERIFY={verify}"),
         "git push heroku main",
         "cargo run",

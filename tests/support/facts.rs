@@ -28,6 +28,8 @@ pub const CLOSES_WITHIN: Duration = Duration::from_secs(5);
 pub const EXITS_WITHIN: Duration = Duration::from_secs(10);
 /// Messages that a history holds, on a dyno and in Redis.
 pub const HISTORY: usize = 1_000;
+/// Bytes that a history holds, on a dyno and about as many in Redis.
+pub const HISTORY_BYTES: usize = 128 * 1024;
 /// Messages that a newcomer is shown, and a page after a gap.
 pub const NEWCOMER: usize = 50;
 /// Code points of a message.
@@ -61,9 +63,14 @@ pub const MAX_HEAD: usize = 8 * 1024;
 /// Headers of a request.
 pub const MAX_HEADERS: usize = 64;
 
-/// The stream of a room, which is also its channel.
+/// The stream of a room.
 pub fn stream_key(room: &str) -> String {
     format!("chat:{{{room}}}")
+}
+
+/// The channel of a room, in this database of a Redis.
+pub fn channel(room: &str, database: u32) -> String {
+    format!("chat:{{{room}}}@{database}")
 }
 
 /// The leases of a room: folded name by the end of its lease, in ms by the clock of Redis.

@@ -1,8 +1,8 @@
-//! Network faults: a TCP proxy that can stop forwarding while both connections stay open, and a socket with a small
-//! receive buffer.
+//! Network faults: a TCP proxy that can stop forwarding while both connections stay open, can lead new connections to another
+//! target, and can change bytes; and a socket with a small receive buffer.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -22,14 +22,24 @@ pub enum Flow {
     Cut,
 }
 
+/// Bytes that the proxy replaces by others of the same length, in both directions.
+type Replacement = Option<(String, String)>;
+
 pub struct Proxy {
     pub addr: SocketAddr,
+    target: Arc<Mutex<SocketAddr>>,
     flow: watch::Sender<Flow>,
     accepting: JoinHandle<()>,
 }
 
 impl Proxy {
     pub async fn to(target: SocketAddr) -> Proxy {
+        Proxy::start(target, None).await
+    }
+
+    async fn start(target: SocketAddr, replacement: Replacement) -> Proxy {
+        let target = Arc::new(Mutex::new(target));
+        let current = target.clone();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
             .expect("a port for the proxy");
@@ -37,11 +47,18 @@ impl Proxy {
         let (flow, seen) = watch::channel(Flow::Through);
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(connection(client, target, seen.clone()));
+                let target = *current.lock().unwrap();
+                tokio::spawn(connection(
+                    client,
+                    target,
+                    seen.clone(),
+                    replacement.clone(),
+                ));
             }
         });
         Proxy {
             addr,
+            target,
             flow,
             accepting,
         }
@@ -49,6 +66,18 @@ impl Proxy {
 
     pub async fn to_redis(redis: &super::Redis) -> Proxy {
         Proxy::to((Ipv4Addr::LOCALHOST, redis.port).into()).await
+    }
+
+    /// Before a Redis, with this text replaced by another of the same length, in both directions.
+    pub async fn to_redis_replacing(redis: &super::Redis, text: &str, by: &str) -> Proxy {
+        assert_eq!(text.len(), by.len());
+        let replacement = Some((text.to_owned(), by.to_owned()));
+        Proxy::start((Ipv4Addr::LOCALHOST, redis.port).into(), replacement).await
+    }
+
+    /// Leads new connections to another Redis. Those that are open stay.
+    pub fn lead_to(&self, redis: &super::Redis) {
+        *self.target.lock().unwrap() = (Ipv4Addr::LOCALHOST, redis.port).into();
     }
 
     pub fn redis_url(&self) -> String {
@@ -67,7 +96,12 @@ impl Drop for Proxy {
     }
 }
 
-async fn connection(client: TcpStream, target: SocketAddr, mut flow: watch::Receiver<Flow>) {
+async fn connection(
+    client: TcpStream,
+    target: SocketAddr,
+    mut flow: watch::Receiver<Flow>,
+    replacement: Replacement,
+) {
     if *flow.borrow() == Flow::Cut {
         return;
     }
@@ -77,10 +111,14 @@ async fn connection(client: TcpStream, target: SocketAddr, mut flow: watch::Rece
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let forth = pump(from_client, to_server, flow.clone(), |flow| {
-        flow != Flow::Swallow
-    });
-    let back = pump(from_server, to_client, flow.clone(), |flow| {
+    let forth = pump(
+        from_client,
+        to_server,
+        flow.clone(),
+        replacement.clone(),
+        |flow| flow != Flow::Swallow,
+    );
+    let back = pump(from_server, to_client, flow.clone(), replacement, |flow| {
         flow == Flow::Through
     });
     tokio::select! {
@@ -94,6 +132,7 @@ async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     flow: watch::Receiver<Flow>,
+    replacement: Replacement,
     passes: fn(Flow) -> bool,
 ) {
     let mut bytes = vec![0; 16 * 1024];
@@ -101,8 +140,20 @@ async fn pump(
     let mut dropped = false;
     while let Ok(n @ 1..) = from.read(&mut bytes).await {
         dropped |= !passes(*flow.borrow());
+        if let Some((text, by)) = &replacement {
+            replace(&mut bytes[..n], text.as_bytes(), by.as_bytes());
+        }
         if !dropped && to.write_all(&bytes[..n]).await.is_err() {
             return;
+        }
+    }
+}
+
+/// Text that falls into two reads is not found.
+fn replace(bytes: &mut [u8], text: &[u8], by: &[u8]) {
+    for at in 0..(bytes.len() + 1).saturating_sub(text.len()) {
+        if bytes[at..].starts_with(text) {
+            bytes[at..at + by.len()].copy_from_slice(by);
         }
     }
 }

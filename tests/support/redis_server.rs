@@ -1,4 +1,5 @@
-//! A private `redis-server`: its own port, its own directory, gone with the test.
+//! A private Redis: its own port, its own directory, gone with the test. It is Debian's `redis-server`, or the program that
+//! `REDIS_SERVER` names.
 
 use super::{PATIENCE, bound_to_us, eventually, free_port};
 use nix::sys::signal::{Signal, kill};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 pub struct Redis {
+    program: String,
     child: Child,
     pub port: u16,
     options: Vec<String>,
@@ -25,12 +27,18 @@ pub struct Redis {
 impl Redis {
     /// `options` as on the command line: `&["--appendonly", "yes"]`.
     pub async fn start(options: &[&str]) -> Redis {
+        Redis::start_program(&program(), options).await
+    }
+
+    /// Another version of Redis.
+    pub async fn start_program(program: &str, options: &[&str]) -> Redis {
         for attempt in 1.. {
             let port = free_port();
             let dir = TempDir::with_prefix("dynochat-redis-").expect("a temporary directory");
             let options: Vec<_> = options.iter().map(|o| o.to_string()).collect();
             let mut redis = Redis {
-                child: spawn(port, &options, &dir),
+                program: program.to_owned(),
+                child: spawn(program, port, &options, &dir),
                 port,
                 options,
                 dir,
@@ -40,7 +48,7 @@ impl Redis {
             match redis.answers().await {
                 Ok(()) => return redis,
                 Err(why) if attempt == 3 => {
-                    panic!("redis-server did not start: {why}\n{}", redis.log())
+                    panic!("{program} did not start: {why}\n{}", redis.log())
                 }
                 Err(_) => {} // most likely another process took the port in between
             }
@@ -50,6 +58,10 @@ impl Redis {
 
     /// One that speaks TLS too, with a certificate that nobody but itself vouches for; and where.
     pub async fn start_with_tls() -> (Redis, String) {
+        Redis::start_with_tls_and(&[]).await
+    }
+
+    pub async fn start_with_tls_and(more: &[&str]) -> (Redis, String) {
         let dir = TempDir::with_prefix("dynochat-tls-").expect("a temporary directory");
         let made = Command::new("openssl")
             .args("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=redis -keyout key.pem -out cert.pem".split(' '))
@@ -64,6 +76,7 @@ impl Redis {
         let options = [
             &["--tls-port", &port, "--tls-auth-clients", "no"],
             &files[..],
+            more,
         ]
         .concat();
         let mut redis = Redis::start(&options).await;
@@ -177,7 +190,7 @@ impl Redis {
             "restart comes after stop"
         );
         self.own.lock().unwrap().take();
-        self.child = spawn(self.port, &self.options, &self.dir);
+        self.child = spawn(&self.program, self.port, &self.options, &self.dir);
     }
 
     pub fn log(&self) -> String {
@@ -199,8 +212,10 @@ impl Reserved {
 
     pub async fn start(self) -> Redis {
         let dir = TempDir::with_prefix("dynochat-redis-").expect("a temporary directory");
-        let child = spawn(self.0, &[], &dir);
+        let program = program();
+        let child = spawn(&program, self.0, &[], &dir);
         let mut redis = Redis {
+            program,
             child,
             port: self.0,
             options: vec![],
@@ -216,8 +231,12 @@ impl Reserved {
     }
 }
 
-fn spawn(port: u16, options: &[String], dir: &TempDir) -> Child {
-    bound_to_us(&mut Command::new("redis-server"))
+fn program() -> String {
+    std::env::var("REDIS_SERVER").unwrap_or("redis-server".to_owned())
+}
+
+fn spawn(program: &str, port: u16, options: &[String], dir: &TempDir) -> Child {
+    bound_to_us(&mut Command::new(program))
         .args([
             "--port",
             &port.to_string(),
@@ -236,9 +255,9 @@ fn spawn(port: u16, options: &[String], dir: &TempDir) -> Child {
         .spawn()
         .unwrap_or_else(|e| match e.kind() {
             ErrorKind::NotFound => {
-                panic!("redis-server is missing: install the Debian package redis-server")
+                panic!("{program} is missing: install the Debian package redis-server")
             }
-            _ => panic!("redis-server could not be started: {e}"),
+            _ => panic!("{program} could not be started: {e}"),
         })
 }
 

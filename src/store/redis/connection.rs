@@ -77,7 +77,7 @@ impl Connection {
     pub async fn subscribe_and_read(&self, keys: &Keys, from: Id) -> RedisResult<Past> {
         let _turn = self.reads.acquire().await.map_err(|_| given_up())?;
         let mut con = self.con.clone();
-        self.checked(con.subscribe(&keys.stream).await)?;
+        self.checked(con.subscribe(&keys.channel).await)?;
         self.checked(read_past(&mut con, keys, from).await)
     }
 
@@ -87,7 +87,7 @@ impl Connection {
     }
 
     pub async fn unsubscribe(&self, keys: &Keys) -> RedisResult<()> {
-        self.checked(self.con.clone().unsubscribe(&keys.stream).await)
+        self.checked(self.con.clone().unsubscribe(&keys.channel).await)
     }
 
     /// Ends all followings, and fails requests that wait for their turn.
@@ -99,11 +99,18 @@ impl Connection {
     /// Passes an answer on, and gives the connection up if it is of no use.
     fn checked<T>(&self, reply: RedisResult<T>) -> RedisResult<T> {
         reply.inspect_err(|error| {
-            if error.code().is_some_and(|code| UNUSABLE.contains(&code)) {
+            let unusable = error.code().is_some_and(|code| UNUSABLE.contains(&code));
+            if unusable || is_denied(error) {
                 let _ = self.lost.try_send(error.to_string());
             }
         })
     }
+}
+
+/// The user of Redis lacks a right. Redis 7.0 sends no code for a command inside a script.
+pub fn is_denied(error: &RedisError) -> bool {
+    let detail = error.detail().unwrap_or_default();
+    error.code() == Some("NOPERM") || detail.starts_with("The user executing the script")
 }
 
 fn given_up() -> RedisError {

@@ -2,15 +2,16 @@
 -- Leases of names in one room. Allowed when memory is full, so that people can still join and read.
 --
 -- KEYS  names (ZSET: folded name by the end of its lease in ms), owners (HASH: folded name to owner, 40
---       hex digits, and shown name), stream (also the channel)
--- ARGV  verb, lease in ms, life of the stream in s, then for each name: folded name, owner, shown name
+--       hex digits, and shown name), stream
+-- ARGV  channel, verb, lease in ms, life of the stream in s, then for each name: folded name, owner,
+--       shown name
 --
 -- claim    Takes one name, if it is free or the owner's. Returns it as it was first claimed, or nil.
 -- renew    Extends the leases that are still their owner's, and the life of the stream. Never makes a
 --          lease. Returns the positions (from 1) of the names that were lost.
 -- release  Ends one lease, if it is the owner's.
 local names, owners, stream = KEYS[1], KEYS[2], KEYS[3]
-local verb, lease, stream_life = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local channel, verb, lease, stream_life = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local changed = false
@@ -49,7 +50,7 @@ end
 
 local reply = false
 if verb == 'claim' then
-  local folded, owner, shown = ARGV[4], ARGV[5], ARGV[6]
+  local folded, owner, shown = ARGV[5], ARGV[6], ARGV[7]
   local held_by, first_shown = holder(folded)
   if not held_by then
     redis.call('HSET', owners, folded, owner .. shown)
@@ -61,19 +62,19 @@ if verb == 'claim' then
   end
 elseif verb == 'renew' then
   reply = {}
-  for i = 4, #ARGV, 3 do
+  for i = 5, #ARGV, 3 do
     if holder(ARGV[i]) == ARGV[i + 1] then
       set_lease(ARGV[i])
     else
-      reply[#reply + 1] = (i - 1) / 3
+      reply[#reply + 1] = (i - 2) / 3
     end
   end
   redis.call('EXPIRE', stream, stream_life)
 elseif verb == 'release' then
-  if holder(ARGV[4]) == ARGV[5] then drop_lease(ARGV[4]) end
+  if holder(ARGV[5]) == ARGV[6] then drop_lease(ARGV[5]) end
 end
 
-redis.call('PEXPIRE', names, ARGV[2])
-redis.call('PEXPIRE', owners, ARGV[2])
-if changed then redis.call('PUBLISH', stream, 'names') end
+redis.call('PEXPIRE', names, lease)
+redis.call('PEXPIRE', owners, lease)
+if changed then redis.call('PUBLISH', channel, 'names') end
 return reply

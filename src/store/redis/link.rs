@@ -1,22 +1,26 @@
 //! The one connection to Redis, and its supervisor, which is the only one to connect.
 //!
-//! The link is *up* from the readiness check until the connection is lost, does not answer a PING in time,
+//! The link is *up* from the readiness check until the connection is lost, does not answer a probe in time,
 //! or gives an answer after which it is of no use. `ConnectionManager` of the redis crate is not used: it
 //! subscribes again by itself and mixes up the replies, and it gives up after 9.5 s.
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use redis::io::tcp::TcpSettings;
-use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, RedisError, RedisResult};
+use redis::{
+    AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, RedisError, RedisResult, Value,
+};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use super::connection::Connection;
+use super::connection::{Connection, is_denied};
 use super::followers::Followers;
+use super::keys::Keys;
 use super::readiness;
 use super::script::Scripts;
+use super::server_info::ServerInfo;
 use crate::lock::lock;
 use crate::protocol::{ErrorCode, Id};
 use crate::store::entry::Entry;
@@ -25,8 +29,8 @@ use crate::store::follower::Follower;
 /// Without an answer for this long, a request fails and the connection is lost.
 const TIMEOUT: Duration = Duration::from_secs(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between two PINGs.
-const PING: Duration = Duration::from_secs(1);
+/// Between two probes.
+const PROBE: Duration = Duration::from_secs(1);
 /// Back-off between attempts to connect: doubled up to the longest, with jitter, for ever.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
@@ -35,6 +39,8 @@ const SETTLE: Duration = Duration::from_secs(3);
 
 /// Logged for a certificate that cannot be verified, such as that of Heroku's Redis.
 const CERTIFICATE_HINT: &str = " hint=\"REDIS_TLS_VERIFY=false takes any certificate\"";
+const VERSION_HINT: &str = " hint=\"Redis or Valkey 7.0 or newer is needed\"";
+const RIGHTS_HINT: &str = " hint=\"docs/REDIS.md names the rights that suffice\"";
 
 pub struct Link {
     client: Client,
@@ -42,6 +48,7 @@ pub struct Link {
     /// There while the link is up.
     connection: Mutex<Option<Arc<Connection>>>,
     up: watch::Sender<bool>,
+    memory_warning: Once,
 }
 
 impl Link {
@@ -52,6 +59,7 @@ impl Link {
             scripts: Scripts::new(),
             connection: Mutex::default(),
             up: watch::Sender::new(false),
+            memory_warning: Once::new(),
         });
         tokio::spawn(link.clone().supervise());
         link
@@ -59,6 +67,11 @@ impl Link {
 
     pub fn up(&self) -> watch::Receiver<bool> {
         self.up.subscribe()
+    }
+
+    pub fn keys(&self, room: &str) -> Keys {
+        let info = self.client.get_connection_info();
+        Keys::of(room, info.redis_settings().db())
     }
 
     /// The connection; `busy` while the link is down.
@@ -93,10 +106,9 @@ impl Link {
                 (pause, settle) = (FIRST_PAUSE, SETTLE);
             }
             // Logs an outage once, and what Redis itself says whenever that changes.
-            let (refused, error) = (!error.is_io_error(), error.to_string());
+            let (refused, hint) = (!error.is_io_error(), hint(&error));
+            let error = error.to_string();
             if was_up || logged.is_empty() || refused && error != logged {
-                let is_certificate = error.contains("certificate"); // as rustls words it
-                let hint = if is_certificate { CERTIFICATE_HINT } else { "" };
                 log::warn!("redis=down error={error:?}{hint}");
                 logged = error;
             }
@@ -121,18 +133,32 @@ impl Link {
         let mut con = client
             .get_multiplexed_async_connection_with_config(&config)
             .await?;
-        readiness::check(&mut con, &self.scripts).await?;
+        let server = ServerInfo::read(&mut con).await;
+        server.check_version()?;
+        let keys = self.keys(readiness::ROOM);
+        readiness::check(&mut con, &self.scripts, &keys).await?;
         let names_complete_at = Instant::now() + settle;
         let connection = Connection::new(con, followers, lost, names_complete_at);
         let connection = Arc::new(connection);
         *lock(&self.connection) = Some(connection.clone());
         self.up.send_replace(true);
         log::info!("redis=up");
-        let mut second = interval(PING);
+        if server.refuses_when_full() {
+            self.memory_warning.call_once(|| {
+                log::warn!(
+                    "redis_memory={} policy=noeviction hint=\"when full, this Redis refuses every message; with volatile-lru it evicts the rooms unused for longest\"",
+                    server.max_memory
+                );
+            });
+        }
+        let probe = readiness::probe(&keys);
+        let mut second = interval(PROBE);
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = second.tick() => connection.query::<()>(&redis::cmd("PING")).await?,
+                _ = second.tick() => {
+                    connection.query::<Value>(&probe).await?;
+                }
                 Some(reason) = reason.recv() => return Err(lost_because(reason)),
             }
         }
@@ -147,6 +173,23 @@ pub fn client(url: &str, verify: bool) -> Option<Client> {
     url.set_fragment((!verify).then_some("insecure"));
     let info = url.into_connection_info().ok()?;
     Client::open(info.set_tcp_settings(TcpSettings::default().set_nodelay(true))).ok()
+}
+
+/// What helps, where the error does not say so itself.
+fn hint(error: &RedisError) -> &'static str {
+    let text = error.to_string();
+    if text.contains("certificate") {
+        CERTIFICATE_HINT // as rustls words it
+    } else if error.kind() == ErrorKind::RESP3NotSupported
+        || text.contains("too old")
+        || text.contains("Error compiling script")
+    {
+        VERSION_HINT
+    } else if is_denied(error) {
+        RIGHTS_HINT
+    } else {
+        ""
+    }
 }
 
 fn lost_because(reason: String) -> RedisError {

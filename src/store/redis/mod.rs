@@ -8,6 +8,7 @@ mod link;
 mod read;
 mod readiness;
 mod script;
+mod server_info;
 
 use std::{sync::Arc, time::Duration};
 
@@ -88,16 +89,16 @@ impl Redis {
     pub async fn names(&self, room: &RoomName) -> Result<Names, ErrorCode> {
         let connection = self.link.connection()?;
         sleep_until(connection.names_complete_at).await;
-        self.answered(connection.read_names(&Keys::of(room.as_str())).await)
+        self.answered(connection.read_names(&self.keys(room)).await)
     }
 
     pub async fn talk(&self, talk: &Talk<'_>) -> Result<Stored, ErrorCode> {
-        let keys = Keys::of(talk.room.as_str());
+        let keys = self.keys(talk.room);
         let cid = keys.cid(&talk.member.owner, talk.cid);
         let script = &self.link.scripts.talk;
         let mut call = script.call(&[&keys.owners, &keys.stream, &cid]);
-        call.arg(&talk.member.name.folded).arg(&talk.member.owner);
-        call.arg(talk.body).arg(talk.keep);
+        call.arg(&keys.channel).arg(&talk.member.name.folded);
+        call.arg(&talk.member.owner).arg(talk.body).arg(talk.keep);
         call.arg(STREAM_LIFE.as_secs()).arg(CID_LIFE.as_secs());
         let reply: RedisResult<Vec<String>> = self.link.connection()?.query(&call).await;
         match &self.answered(reply)?[..] {
@@ -116,25 +117,30 @@ impl Redis {
         from: Id,
         names_changed: Arc<Notify>,
     ) -> Result<Following, ErrorCode> {
-        let keys = Keys::of(room.as_str());
-        let (connection, events) = self.link.open_channel(&keys.stream, from, names_changed)?;
+        let keys = self.keys(room);
+        let (connection, events) = self.link.open_channel(&keys.channel, from, names_changed)?;
         let past = self.answered(connection.subscribe_and_read(&keys, from).await)?;
         Ok(Following { past, events })
     }
 
     pub async fn unfollow(&self, room: &RoomName) {
-        let keys = Keys::of(room.as_str());
+        let keys = self.keys(room);
         if let Ok(connection) = self.link.connection() {
-            connection.followers.remove(&keys.stream);
+            connection.followers.remove(&keys.channel);
             let _ = self.answered(connection.unsubscribe(&keys).await);
         }
     }
 
+    fn keys(&self, room: &RoomName) -> Keys {
+        self.link.keys(room.as_str())
+    }
+
     fn lease_call(&self, verb: &str, room: &RoomName) -> Cmd {
-        let keys = Keys::of(room.as_str());
+        let keys = self.keys(room);
         let script = &self.link.scripts.lease;
         let mut call = script.call(&[&keys.names, &keys.owners, &keys.stream]);
-        call.arg(verb)
+        call.arg(&keys.channel)
+            .arg(verb)
             .arg(LEASE.as_millis() as u64)
             .arg(STREAM_LIFE.as_secs());
         call

@@ -43,8 +43,10 @@ pub async fn read_past(
     let rows = Vec::<Row>::from_redis_value(rows?)?;
     let count = rows.len();
     let mut entries: Vec<_> = rows.into_iter().filter_map(entry).collect();
-    // XINFO fails where there is no stream.
-    let info = HashMap::<String, Value>::from_redis_value(info.unwrap_or(Value::Map(vec![])))?;
+    let info = match info {
+        Err(error) if is_no_such_key(&error) => HashMap::new(),
+        info => HashMap::<String, Value>::from_redis_value(info?)?,
+    };
     let newest = info.get("last-generated-id").cloned().unwrap_or(Value::Nil);
     let newest = Option::<String>::from_redis_value(newest)?;
     // A full page means that there may be more.
@@ -93,6 +95,11 @@ fn shown_names(owners: BTreeMap<Vec<u8>, Vec<u8>>) -> Names {
         (name.folded.as_bytes() == folded).then_some((name.folded, name.shown))
     };
     owners.into_iter().filter_map(name).collect()
+}
+
+/// XINFO fails so where there is no stream.
+pub fn is_no_such_key(error: &RedisError) -> bool {
+    error.detail() == Some("no such key")
 }
 
 fn unexpected(wanted: &'static str) -> RedisError {
