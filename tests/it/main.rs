@@ -16,6 +16,7 @@ mod observe;
 mod properties;
 mod protocol;
 mod races;
+mod restart;
 mod router;
 mod tidy;
 mod two_dynos;
