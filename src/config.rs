@@ -1,7 +1,7 @@
 //! The settings, read once from the environment at the start. A wrong value stops the boot with the
 //! variable's name; an empty one counts as absent. No other file reads the environment.
 
-use std::{env, fs};
+use std::{env, fs, time::Duration};
 
 use log::LevelFilter;
 
@@ -14,6 +14,9 @@ const DEFAULT_LOG: LevelFilter = LevelFilter::Info;
 const DEFAULT_DYNO: &str = "local";
 /// Messages per second of one connection.
 const DEFAULT_TALK_PER_SECOND: f64 = 2.0;
+/// Seconds that pages have to move to another dyno: the platform kills 30 s after its SIGTERM.
+const DEFAULT_GRACE: u64 = 25;
+const MAX_GRACE: u64 = 3600;
 /// Descriptors that are not WebSockets: the listener, Redis, plain requests, the log.
 const RESERVED: usize = 128;
 /// Connections where the limit of descriptors is unknown.
@@ -28,6 +31,8 @@ pub struct Config {
     pub max_connections: usize,
     /// Refill of each person's bucket; 0 is no limit.
     pub talk_per_second: f64,
+    /// How long after SIGTERM pages may move to another dyno; 0 closes them at once.
+    pub grace: Duration,
     pub log: LevelFilter,
     /// Shown to people; not unique during a restart, so nothing else is done with it.
     pub dyno: String,
@@ -45,6 +50,7 @@ impl Config {
         let port = |s: &str| s.parse().ok().filter(|port| *port > 0u16);
         let connections = |s: &str| s.parse::<u32>().ok().filter(|max| *max > 0);
         let rate = |s: &str| s.parse().ok().filter(|n: &f64| n.is_finite() && *n >= 0.0);
+        let seconds = |s: &str| s.parse().ok().filter(|seconds| *seconds <= MAX_GRACE);
         let level = |s: &str| s.parse().ok();
         let listed = "origins like https://chat.example.com, with commas between";
         Ok(Config {
@@ -55,6 +61,8 @@ impl Config {
                 .map_or_else(default_connections, |max| max as usize),
             talk_per_second: read("TALK_PER_SECOND", "a number, 0 for no limit", rate)?
                 .unwrap_or(DEFAULT_TALK_PER_SECOND),
+            grace: read("GRACE_SECONDS", "whole seconds, 0 to 3600", seconds)?
+                .map_or(Duration::from_secs(DEFAULT_GRACE), Duration::from_secs),
             log: read("RUST_LOG", "off, error, warn, info or debug", level)?.unwrap_or(DEFAULT_LOG),
             dyno: read("DYNO", "text", |s| Some(s.to_owned()))?.unwrap_or(DEFAULT_DYNO.to_owned()),
         })

@@ -30,17 +30,24 @@ use crate::web::{Limits, Server};
 /// Between two metrics lines.
 const METRICS: Duration = Duration::from_secs(60);
 
-/// Serves on `listener` until `shutdown`, then drains. Returns when all connections are closed.
-pub async fn run(listener: TcpListener, config: Config, shutdown: impl Future<Output = ()>) {
+/// Serves on `listener` until `terminate`, then lets pages move to another dyno while it serves on; or until
+/// `interrupt`, which also ends a move. Returns when all connections are closed.
+pub async fn run(
+    listener: TcpListener,
+    config: Config,
+    terminate: impl Future<Output = ()>,
+    interrupt: impl Future<Output = ()>,
+) {
     let store = Store::start(config.redis);
     let app = App::start(config.dyno, config.talk_per_second, store);
     let limits = Limits {
         allowed_origins: config.allowed_origins,
         max_connections: config.max_connections,
+        grace: config.grace,
     };
     let server = Server::new(app.clone(), limits);
     tokio::spawn(log_metrics(app, server.clone()));
-    server.run(listener, shutdown).await;
+    server.run(listener, terminate, interrupt).await;
 }
 
 /// Logs one line per minute, in the form that the platform turns into metrics.

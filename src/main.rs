@@ -1,4 +1,4 @@
-//! The process: reads the settings, starts the log and the runtime, listens, and turns signals into a shutdown.
+//! The process: reads the settings, starts the log and the runtime, listens, and turns signals into a stop.
 
 #![forbid(unsafe_code)]
 
@@ -8,6 +8,7 @@ use dynochat::config::Config;
 use dynochat::logger;
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 /// Threads that look up Redis' host name; the platform allows 256 of all kinds, tokio would take 512.
@@ -41,7 +42,8 @@ async fn serve(config: Config) -> Result<(), String> {
     let port = config.port;
     let failed = |e: io::Error| format!("failed to listen on PORT {port}: {e}");
     let listener = dynochat::web::listen(port).map_err(failed)?;
-    let shutdown = shutdown().map_err(|e| format!("failed to wait for signals: {e}"))?;
+    let (terminate, interrupt) =
+        signals().map_err(|e| format!("failed to wait for signals: {e}"))?;
     let (dyno, redis) = (&config.dyno, config.redis.as_ref());
     let redis = redis.map_or("none, a single process", |_| "redis");
     log::info!("listening=http://localhost:{port} dyno={dyno:?} redis={redis:?}");
@@ -49,26 +51,26 @@ async fn serve(config: Config) -> Result<(), String> {
         log::warn!("redis_certificate=unverified cause=\"REDIS_TLS_VERIFY=false\"");
     }
     // Spawned, so that it runs on a worker thread and not on the thread of `block_on`.
-    let serving = tokio::spawn(dynochat::run(listener, config, shutdown));
+    let serving = tokio::spawn(dynochat::run(listener, config, terminate, interrupt));
     serving.await.map_err(|e| format!("failed to serve: {e}"))
 }
 
-/// SIGTERM, which the platform may repeat, or SIGINT; another SIGINT later exits at once.
-fn shutdown() -> io::Result<impl Future<Output = ()>> {
+/// SIGTERM, which the platform may repeat, and SIGINT. A second SIGINT exits at once.
+fn signals() -> io::Result<(impl Future<Output = ()>, impl Future<Output = ()>)> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
+    let (sender, first_int) = oneshot::channel();
+    tokio::spawn(async move {
+        int.recv().await;
+        let _ = sender.send(()); // fails if nobody waits for it any more
         let first = Instant::now();
-        tokio::spawn(async move {
-            while int.recv().await.is_some() {
-                if first.elapsed() > ONE_CTRL_C {
-                    std::process::exit(130); // as a shell counts it: 128 and the signal
-                }
+        while int.recv().await.is_some() {
+            if first.elapsed() > ONE_CTRL_C {
+                std::process::exit(130); // as a shell counts it: 128 and the signal
             }
-        });
-    })
+        }
+    });
+    let terminate = async move { _ = term.recv().await };
+    let interrupt = async move { _ = first_int.await };
+    Ok((terminate, interrupt))
 }

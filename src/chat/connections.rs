@@ -1,12 +1,12 @@
 //! The connections in a room on this dyno, and the member of each.
 
 use std::collections::HashMap;
-use std::{mem::take, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::protocol::close_code;
-use crate::socket::{Conn, HEARTBEAT_SECS, close_staggered};
+use crate::socket::{Conn, HEARTBEAT_SECS, stagger};
 use crate::store::Member;
 
 /// A member counts as present if heard from since the last heartbeat: a dead socket must not keep a name.
@@ -23,6 +23,10 @@ impl Connections {
 
     pub fn remove(&mut self, conn: &Arc<Conn>) {
         self.0.remove(&address(conn));
+    }
+
+    pub fn all(&self) -> Vec<Arc<Conn>> {
+        self.0.values().map(|(conn, _)| conn.clone()).collect()
     }
 
     pub fn len(&self) -> usize {
@@ -50,9 +54,11 @@ impl Connections {
 
     /// Takes all out and closes them with 1012, spread over a few seconds.
     pub fn close_all(&mut self) {
-        let conns = take(&mut self.0).into_values().map(|(conn, _)| conn);
-        let conns = conns.collect();
-        tokio::spawn(close_staggered(conns, close_code::RESTART, "resume"));
+        let conns = self.all();
+        self.0.clear();
+        tokio::spawn(stagger(conns, |conn| {
+            conn.close(close_code::RESTART, "resume")
+        }));
     }
 }
 

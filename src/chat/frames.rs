@@ -8,6 +8,7 @@ use crate::protocol::outgoing;
 use crate::socket::frame;
 
 pub static TICK: LazyLock<Bytes> = LazyLock::new(|| frame::text(outgoing::TICK));
+pub static MOVE: LazyLock<Bytes> = LazyLock::new(|| frame::text(outgoing::MOVE));
 pub static REDIS_DOWN: LazyLock<Bytes> = LazyLock::new(|| frame::text(outgoing::REDIS_DOWN));
 pub static REDIS_UP: LazyLock<Bytes> = LazyLock::new(|| frame::text(outgoing::REDIS_UP));
 

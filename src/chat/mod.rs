@@ -14,6 +14,6 @@ mod rooms;
 mod session;
 mod token_bucket;
 
-pub use self::app::App;
-pub use self::frames::heartbeat as heartbeat_frames;
+pub use self::app::{App, Phase};
+pub use self::frames::{MOVE, heartbeat as heartbeat_frames};
 pub use self::session::Session;

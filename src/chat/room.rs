@@ -174,6 +174,11 @@ impl Room {
         !state.connections.of(member).is_empty()
     }
 
+    /// The connections on this dyno.
+    pub fn conns(&self) -> Vec<Arc<Conn>> {
+        lock(&self.state).connections.all()
+    }
+
     /// The members on this dyno that were heard from lately, once for each of their connections.
     pub fn present(&self) -> Vec<Arc<Member>> {
         lock(&self.state).connections.present().cloned().collect()

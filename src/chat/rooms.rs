@@ -13,6 +13,7 @@ use super::metrics::Metrics;
 use super::room::Room;
 use crate::lock::lock;
 use crate::protocol::RoomName;
+use crate::socket::Conn;
 use crate::store::Store;
 
 /// An empty room stays live about this long: a page that reloads finds it as it was.
@@ -100,6 +101,11 @@ impl Rooms {
         let rooms = lock(&self.rooms);
         let rooms = rooms.values().map(|registered| registered.room.clone());
         rooms.collect()
+    }
+
+    /// Every joined connection.
+    pub fn conns(&self) -> Vec<Arc<Conn>> {
+        self.all().iter().flat_map(|room| room.conns()).collect()
     }
 
     pub fn count(&self) -> usize {

@@ -9,8 +9,8 @@ use sha1_smol::Sha1;
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep, timeout};
 
-use super::app::App;
-use super::frames::{REDIS_DOWN, REDIS_UP, TICK};
+use super::app::{App, Phase};
+use super::frames::{MOVE, REDIS_DOWN, REDIS_UP, TICK};
 use super::membership::Membership;
 use super::token_bucket::TokenBucket;
 use crate::protocol::outgoing::{self, Welcome};
@@ -194,13 +194,19 @@ impl Session {
             dyno: &self.app.dyno,
             boot: &self.app.boot,
             tick_ms: HEARTBEAT_SECS * 1000,
+            spread_ms: self.app.spread_ms(),
             ..Welcome::default()
         };
         let room = self.app.rooms.open(&room_name);
         let (conn, member) = (self.conn.clone(), Arc::new(member));
         let entering = Membership::enter(room, conn, member, join.last, welcome);
         let entered = timeout(LIVE_DEADLINE, entering).await;
-        entered.map_err(|_| ErrorCode::Busy.into())
+        let membership = entered.map_err(|_| ErrorCode::Busy)?;
+        // After the welcome: a connection that enters later is not part of the round of `move` frames.
+        if *self.app.phase.borrow() == Phase::Moving {
+            self.conn.push(&MOVE);
+        }
+        Ok(membership)
     }
 
     /// Step 1 of a message: the session has checked it. The store takes it, or knows it already.

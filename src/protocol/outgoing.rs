@@ -11,6 +11,8 @@ pub const MAX_USERS: usize = 200;
 
 /// Every 25 s, and the answer to a page's `ping`. A page cannot see WebSocket Pings.
 pub const TICK: &str = r#"{"kind":"tick"}"#;
+/// This dyno is stopping: the page connects elsewhere, then closes this connection. Comes again until it does.
+pub const MOVE: &str = r#"{"kind":"move"}"#;
 /// Redis cannot be reached: joins and messages are refused with `busy`.
 pub const REDIS_DOWN: &str = r#"{"kind":"status","redis":"down"}"#;
 pub const REDIS_UP: &str = r#"{"kind":"status","redis":"up"}"#;
@@ -34,6 +36,8 @@ pub struct Welcome<'a> {
     pub members: &'a str,
     /// Milliseconds between two ticks.
     pub tick_ms: u32,
+    /// Over how many milliseconds the page spreads its first try after its connection ended unexpectedly.
+    pub spread_ms: usize,
 }
 
 impl Welcome<'_> {
@@ -46,10 +50,11 @@ impl Welcome<'_> {
             history,
             members,
             tick_ms,
+            spread_ms,
             ..
         } = self;
         format!(
-            r#"{{"kind":"welcome","room":{room},"user":{user},"token":{token},"dyno":{dyno},"boot":{boot},"last":"{last}","gap":{gap},"history":[{history}],{members},"tick_ms":{tick_ms},"max_message":{MAX_MESSAGE}}}"#
+            r#"{{"kind":"welcome","room":{room},"user":{user},"token":{token},"dyno":{dyno},"boot":{boot},"last":"{last}","gap":{gap},"history":[{history}],{members},"tick_ms":{tick_ms},"max_message":{MAX_MESSAGE},"spread_ms":{spread_ms}}}"#
         )
     }
 }

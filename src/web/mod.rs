@@ -1,6 +1,7 @@
 //! HTTP: the listener, request heads, plain answers, the upgrade to WebSocket.
 
 mod answer;
+mod drain;
 pub mod request;
 mod server;
 

@@ -1,7 +1,7 @@
-//! The listener: accepts, answers plain requests, upgrades to WebSocket, and drains at shutdown.
+//! The listener: accepts, answers plain requests, upgrades to WebSocket, and stops.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::Ordering::Relaxed;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -9,18 +9,19 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::answer;
+use super::drain::drain;
 use super::request::{self, Refusal, Request};
-use crate::chat::{App, Session, heartbeat_frames};
+use crate::chat::{App, Phase, Session, heartbeat_frames};
 use crate::log_throttle::LogThrottle;
 use crate::protocol::close_code;
-use crate::socket::{Conn, Heartbeat, SEND_BUFFER, close_staggered};
+use crate::socket::{Conn, Heartbeat, SEND_BUFFER};
 
 /// For a complete request head, counted from the accept.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// For sending a plain answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
-/// Until all connections are closed: well before the platform's SIGKILL, 30 s after its SIGTERM.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(9);
+/// For a request that is on its way when this dyno stops.
+const IN_FLIGHT: Duration = Duration::from_millis(100);
 /// Sockets beside those of WebSockets: heads being read, plain answers.
 const PLAIN: usize = 64;
 /// Back-off after accept() fails, for instance because no descriptor is left.
@@ -37,6 +38,8 @@ pub struct Limits {
     pub allowed_origins: Vec<String>,
     /// WebSockets at a time.
     pub max_connections: usize,
+    /// How long pages may move to another dyno when this one stops.
+    pub grace: Duration,
 }
 
 pub struct Server {
@@ -44,7 +47,6 @@ pub struct Server {
     limits: Limits,
     heartbeat: Arc<Heartbeat>,
     started: Instant,
-    draining: AtomicBool,
     /// A permit for each WebSocket.
     websockets: Semaphore,
     /// A permit for each socket.
@@ -71,7 +73,6 @@ impl Server {
             app,
             heartbeat: Heartbeat::start(heartbeat_frames()),
             started: Instant::now(),
-            draining: AtomicBool::new(false),
             websockets: Semaphore::new(limits.max_connections),
             sockets: Arc::new(Semaphore::new(limits.max_connections + PLAIN)),
             limits,
@@ -83,13 +84,20 @@ impl Server {
         self.limits.max_connections - self.websockets.available_permits()
     }
 
-    /// Serves until `shutdown`, then drains: stops listening, closes everyone, and returns.
-    pub async fn run(self: Arc<Self>, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-        tokio::pin!(shutdown);
+    /// Serves until `terminate` or `interrupt`, then stops listening and drains. Only after `terminate` do pages
+    /// move, until `interrupt`.
+    pub async fn run(
+        self: Arc<Self>,
+        listener: TcpListener,
+        terminate: impl Future<Output = ()>,
+        interrupt: impl Future<Output = ()>,
+    ) {
+        tokio::pin!(terminate, interrupt);
         let failed = LogThrottle::default();
-        loop {
+        let grace = loop {
             tokio::select! {
-                _ = &mut shutdown => break,
+                () = &mut terminate => break self.limits.grace,
+                () = &mut interrupt => break Duration::ZERO,
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => self.admit(stream),
                     Err(e) => {
@@ -100,7 +108,7 @@ impl Server {
                     }
                 },
             }
-        }
+        };
         // Serve the accept backlog before closing the listener: the kernel would reset those connections.
         // Later connections are refused, and the router tries another dyno.
         if let Ok(listener) = listener.into_std() {
@@ -109,16 +117,9 @@ impl Server {
                 let _ = TcpStream::from_std(stream).map(|stream| self.admit(stream));
             }
         }
-        log::info!("drain=begun connections={}", self.connections());
-        let drained = async {
-            self.draining.store(true, SeqCst);
-            close_staggered(self.heartbeat.conns(), close_code::RESTART, "restart").await;
-            let all = self.limits.max_connections + PLAIN;
-            let all = u32::try_from(all).unwrap_or(u32::MAX);
-            let _ = self.sockets.acquire_many(all).await; // it is never closed
-        };
-        let complete = timeout(DRAIN_DEADLINE, drained).await.is_ok();
-        log::info!("drain=ended complete={complete}");
+        let open_sockets =
+            || self.limits.max_connections + PLAIN - self.sockets.available_permits();
+        drain(&self.app, &self.heartbeat, grace, interrupt, open_sockets).await;
     }
 
     fn admit(self: &Arc<Self>, stream: TcpStream) {
@@ -138,8 +139,12 @@ impl Server {
     /// Reads a request and answers it. Returns the bytes after the head if it was an upgrade, `None` if the
     /// connection is done.
     async fn handle_request(&self, conn: &Conn) -> Option<Vec<u8>> {
-        let mut bytes = Vec::new();
-        let head = match timeout(HEAD_DEADLINE, read_head(conn, &mut bytes)).await {
+        let (mut bytes, mut phase) = (Vec::new(), self.app.phase.subscribe());
+        let stop = async {
+            let _ = phase.wait_for(|phase| *phase != Phase::Serving).await;
+            sleep(IN_FLIGHT).await;
+        };
+        let head = match timeout(HEAD_DEADLINE, read_head(conn, &mut bytes, stop)).await {
             Ok(head) => head.ok()?,
             Err(_) if bytes.is_empty() => return None, // browsers connect in advance
             Err(_) => Err((408, "The head of the request took too long.")),
@@ -174,9 +179,11 @@ impl Server {
 
     async fn serve_websocket(&self, conn: Arc<Conn>, early: Vec<u8>) {
         let permit = self.websockets.try_acquire();
+        let most = &self.app.most_connections;
+        most.fetch_max(self.connections(), Relaxed);
         self.heartbeat.register(&conn);
-        if self.draining.load(SeqCst) {
-            conn.close(close_code::RESTART, "restart"); // accepted while the listener was being closed
+        if *self.app.phase.borrow() == Phase::Closing {
+            conn.close(close_code::RESTART, "restart"); // its upgrade came late
         }
         let mut session = Session::new(self.app.clone(), conn);
         if permit.is_err() {
@@ -186,13 +193,19 @@ impl Server {
     }
 }
 
-/// Reads until the head is complete, or refused. The outer error: the peer is gone.
+/// Reads until the head is complete, or refused. The outer error: the peer is gone, or had sent nothing at `stop`.
 async fn read_head(
     mut conn: &Conn,
     bytes: &mut Vec<u8>,
+    stop: impl Future<Output = ()>,
 ) -> io::Result<Result<(Request, usize), Refusal>> {
+    tokio::pin!(stop);
     loop {
-        conn.readable().await?;
+        tokio::select! {
+            biased;
+            readable = conn.readable() => readable?,
+            () = &mut stop, if bytes.is_empty() => return Err(ErrorKind::TimedOut.into()),
+        }
         let mut chunk = [0; 2048];
         match conn.read(&mut chunk) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),

@@ -287,7 +287,11 @@ async fn two_dynos_with_tls_redis_and_settings_of_app_json_are_one_chat() {
     clients[0].1.say("over TLS").await;
     clients[1].1.hears("over TLS").await;
     check::saw_everything(&redis, &clients[1].1);
-    for (web, _) in &mut clients {
-        web.stop().await;
+    for (mut web, mut client) in clients {
+        let leave = async {
+            client.expect_move().await;
+            client.close().await;
+        };
+        tokio::join!(web.stop(), leave);
     }
 }

@@ -138,7 +138,7 @@ async fn of_two_claims_of_a_free_name_on_two_dynos_exactly_one_succeeds() {
 // ---- a dyno goes away
 
 #[tokio::test]
-async fn sigterm_closes_all_pages_spread_over_seconds_and_they_lose_nothing() {
+async fn sigint_closes_all_pages_spread_over_seconds_and_they_lose_nothing() {
     let (mut a, b, redis) = pair().await;
     let router = Router::to(&[a.addr(), b.addr()]);
     // With fifty pages on each dyno the closes take a second: this program may get no processor for half of that.
@@ -146,7 +146,7 @@ async fn sigterm_closes_all_pages_spread_over_seconds_and_they_lose_nothing() {
     crowd.everyone_talks("before").await;
 
     router.set(&[b.addr()]);
-    a.signal(Signal::SIGTERM);
+    a.signal(Signal::SIGINT);
     let asked = Instant::now();
     tokio::join!(exits_with_0(&mut a), crowd.everyone_talks("meanwhile"));
     crowd.everyone_talks("after").await;
@@ -163,11 +163,11 @@ async fn sigterm_closes_all_pages_spread_over_seconds_and_they_lose_nothing() {
 }
 
 #[tokio::test]
-async fn a_member_of_a_stopped_dyno_resumes_on_another_and_nobody_sees_a_change() {
+async fn a_member_of_a_closed_dyno_resumes_on_another_and_nobody_sees_a_change() {
     let (mut a, b, redis) = pair().await;
     let (mut hanako, mut taro) = hanako_and_taro(&a, &b).await;
     let lists = taro.members_frames();
-    a.signal(Signal::SIGTERM);
+    a.signal(Signal::SIGINT);
     let within = CLOSES_WITHIN + SECOND;
     let reason = hanako.closed_after_all_within(1012, within).await;
     assert!(!reason.is_empty(), "a page can show the reason");
@@ -501,6 +501,7 @@ async fn a_bad_setting_stops_the_boot_with_a_sentence_that_names_it() {
         ("REDIS_TLS_VERIFY", &["maybe"]),
         ("MAX_CONNECTIONS", &["-1", "many"]),
         ("TALK_PER_SECOND", &["fast", "-2"]),
+        ("GRACE_SECONDS", &["soon", "-1", "2.5", "3601"]),
         ("ALLOWED_ORIGINS", &["not an origin"]),
     ];
     for (name, values) in bad {

@@ -17,6 +17,7 @@ mod properties;
 mod protocol;
 mod races;
 mod redis_servers;
+mod restart;
 mod router;
 mod single_file;
 mod tidy;

@@ -144,6 +144,7 @@ async fn lifecycle_events_are_logged_as_logfmt() {
     redis_is(&dyno, "down").await;
     redis.restart().await;
     redis_is(&dyno, "up").await;
+    drop(hanako);
     dyno.signal(Signal::SIGTERM);
     dyno.exit(PATIENCE).await;
 

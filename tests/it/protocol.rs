@@ -79,8 +79,8 @@ async fn a_welcome_has_every_field_that_a_page_needs(bus: Bus) {
     let hanako = world.resume("花子", &token, None).await;
     let welcome = hanako.welcome.as_object().expect("an object");
     let fields: BTreeSet<&str> = welcome.keys().map(String::as_str).collect();
-    let expected =
-        "boot count dyno gap history kind last max_message room tick_ms token user users";
+    let expected = "boot count dyno gap history kind last max_message room spread_ms tick_ms token user \
+         users";
     assert_eq!(fields, expected.split(' ').collect());
     hanako.welcomed_with(json!({
         "room": "lobby",
@@ -94,6 +94,7 @@ async fn a_welcome_has_every_field_that_a_page_needs(bus: Bus) {
         "count": 1,
         "tick_ms": HEARTBEAT.as_millis() as u64,
         "max_message": MAX_MESSAGE,
+        "spread_ms": *SPREAD_MS.start(),
     }));
     let boot = |client: &Client| client.welcome["boot"].as_str().map(str::to_string);
     assert!(boot(&hanako).is_some_and(|b| b.len() >= 8), "{welcome:?}");

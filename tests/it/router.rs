@@ -106,11 +106,10 @@ async fn a_rolling_restart_under_talk_loses_no_message_and_fails_no_request() {
     let roll = async {
         for dyno in &mut dynos {
             dyno.signal(Signal::SIGTERM);
-            let status = dyno.exit(10 * SECOND).await;
+            let status = dyno.exit(15 * SECOND).await;
             assert_eq!(status.code(), Some(0), "{status}\n{}", dyno.log());
             dyno.restart().await;
             dyno.has_redis().await;
-            sleep(5 * SECOND).await; // until the pages it closed are back
         }
     };
     tokio::select! {
@@ -122,8 +121,13 @@ async fn a_rolling_restart_under_talk_loses_no_message_and_fails_no_request() {
     crowd.saw_nobody_come_or_go();
     all_were_served(visitors);
     let closes = crowd.closes_since(begun);
-    assert!(closes.len() >= PAGES, "every page moved: {closes:?}");
-    assert!(closes.iter().all(|close| close.1 == 1012), "{closes:?}");
+    assert!(
+        closes.is_empty(),
+        "no page was without a connection: {closes:?}"
+    );
+    for page in &crowd.pages {
+        assert!(!page.life().moves.is_empty(), "{}", page.summary());
+    }
 }
 
 #[tokio::test]

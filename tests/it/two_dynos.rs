@@ -150,8 +150,11 @@ async fn demo_is_one_chat_on_two_dynos_and_restarts_them() {
     assert_eq!(http(demo.addr(0), &request).await.status, 200);
 
     let other = demo.health(2).await["boot"].clone();
-    demo.restarts("1", 1).await;
-    hanako.expect_close(1012).await;
+    let leave = async {
+        hanako.expect_move().await;
+        drop(hanako); // the dyno waits for its pages to move
+    };
+    tokio::join!(demo.restarts("1", 1), leave);
     let still = &demo.health(2).await["boot"];
     assert_eq!(*still, other, "the other dyno is not restarted");
     demo.restarts("kill 2", 2).await;

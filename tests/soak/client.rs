@@ -84,6 +84,9 @@ impl Client {
     pub async fn run(&mut self, first_action: Instant) {
         let mut next_action = first_action;
         loop {
+            for cid in self.model.given_up.drain(..) {
+                self.user.borrow_mut().give_up(|message| message.cid == cid);
+            }
             let acts = self.model.is_live() && !self.sim.settling.get();
             let until = if acts {
                 next_action
@@ -93,6 +96,7 @@ impl Client {
             match self.model.next(until).await {
                 Event::Try(due) => self.try_begins(due),
                 Event::Frame(dyno, frame) => self.hear(dyno, &frame),
+                Event::Moved(dyno, welcome) => self.moved(dyno, &welcome),
                 Event::Closed(code) => self.closed(code),
                 Event::Stopped(code, reason) => {
                     self.closed(code);
@@ -129,22 +133,39 @@ impl Client {
         user.note(format!("closed with {code}"));
     }
 
+    /// The connection is another one from now on. The first one may have brought newer messages than the welcome.
+    fn moved(&mut self, dyno: SocketAddr, welcome: &Value) {
+        self.sim.tally.borrow_mut().moves += 1;
+        self.told_down = self.model.told_down();
+        self.welcomed(dyno, welcome, true);
+    }
+
+    fn welcomed(&self, dyno: SocketAddr, frame: &Value, moved: bool) {
+        let dyno = self.sim.index_of(dyno);
+        let mut user = self.user.borrow_mut();
+        user.connected = Some((dyno, Instant::now()));
+        user.dynos.push(dyno);
+        user.note(format!("welcomed by dyno {dyno}, moved: {moved}"));
+        user.redis_down = false;
+        let talks = frame["history"].as_array().into_iter().flatten();
+        let history = talks.map(|talk| (Id::of(talk, "id"), cid(talk))).collect();
+        let (gap, mut newest) = (frame["gap"] == true, Id::of(frame, "last"));
+        if moved && !gap {
+            newest = newest.max(user.last().unwrap_or_default());
+        }
+        user.welcome(gap, history, newest);
+        list_members(&self.sim, &mut user, dyno, frame);
+    }
+
     /// Records and judges a frame. The model has acted on it already.
     fn hear(&mut self, dyno: SocketAddr, frame: &Value) {
+        if frame["kind"] == "welcome" {
+            return self.welcomed(dyno, frame, false);
+        }
         let dyno = self.sim.index_of(dyno);
         let mut user = self.user.borrow_mut();
         let mut tally = self.sim.tally.borrow_mut();
         match frame["kind"].as_str() {
-            Some("welcome") => {
-                user.connected = Some((dyno, Instant::now()));
-                user.dynos.push(dyno);
-                user.note(format!("welcomed by dyno {dyno}"));
-                user.redis_down = false;
-                let talks = frame["history"].as_array().into_iter().flatten();
-                let history = talks.map(|talk| (Id::of(talk, "id"), cid(talk))).collect();
-                user.welcome(frame["gap"] == true, history, Id::of(frame, "last"));
-                list_members(&self.sim, &mut user, dyno, frame);
-            }
             Some("talk") => {
                 let is_new = user.show(Id::of(frame, "id"), &cid(frame));
                 tally.delivered += u64::from(is_new);
@@ -167,11 +188,8 @@ impl Client {
                 }
                 *tally.errors.entry(code).or_default() += 1;
             }
-            Some("tick") => {}
+            Some("tick" | "move") => {}
             _ => user.wrong.push(format!("an unknown frame: {frame}")),
-        }
-        for cid in self.model.given_up.drain(..) {
-            user.give_up(|message| message.cid == cid);
         }
     }
 

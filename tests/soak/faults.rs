@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
 
-/// A dyno exits within this time after SIGTERM.
-const EXIT: Duration = Duration::from_secs(10);
+/// A dyno exits within this time after SIGTERM: its clients move, and some of them never answer.
+const EXIT: Duration = Duration::from_secs(30);
 /// A dyno that is connecting when its way to Redis opens again notices it after a timeout and a pause.
 const CONNECTING: Duration = Duration::from_secs(6);
 /// A fault is over this long after its duration: the dyno exits, or notices that Redis is back.

@@ -135,7 +135,11 @@ impl Meters {
             "messages said={} confirmed={} given_up={} delivered={} shown={}",
             tally.said, count.confirmed, count.given_up, tally.delivered, count.shown
         );
-        println!("reconnects={} closes={:?}", tally.reconnects, tally.closes);
+        let (reconnects, moves) = (tally.reconnects, tally.moves);
+        println!(
+            "reconnects={reconnects} moves={moves} closes={:?}",
+            tally.closes
+        );
         println!("errors={:?}", tally.errors);
         println!("faults={:?}", tally.faults);
         let rooms: Vec<String> = self.streams.entries().keys().cloned().collect();

@@ -34,6 +34,8 @@ pub struct Tally {
     pub said: u64,
     pub delivered: u64,
     pub reconnects: u64,
+    /// Changes of the connection without a moment without one.
+    pub moves: u64,
     pub faults: BTreeMap<&'static str, u64>,
     pub closes: BTreeMap<u16, u64>,
     pub errors: BTreeMap<String, u64>,

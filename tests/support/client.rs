@@ -3,7 +3,7 @@
 //! A task reads the socket (and so answers Pings) and records everything in a journal; `expect_…` walks along it.
 //! Ids that do not rise and a second welcome fail the test that sees them.
 
-use super::facts::{BAD_MESSAGES, BUSY_RETRY_MS};
+use super::facts::{ASKED_TO_MOVE_WITHIN, BAD_MESSAGES, BUSY_RETRY_MS};
 use super::{Dyno, PATIENCE, World, check};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
@@ -19,7 +19,9 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::protocol::{
+    CloseFrame, WebSocketConfig, frame::coding::CloseCode,
+};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes, error::ProtocolError};
 
 pub type Socket = WebSocketStream<TcpStream>;
@@ -132,7 +134,8 @@ impl Journal {
             }
             "members" => self.remember_members(frame),
             "status" => self.status = frame["redis"].as_str().map(str::to_string),
-            "error" | "tick" => {}
+            "move" if !has_joined => self.violation("a move before the welcome".into()),
+            "error" | "tick" | "move" => {}
             _ => self.violation(format!("an unknown kind of frame: {frame}")),
         }
     }
@@ -175,6 +178,8 @@ pub struct Client {
     journal: Arc<(Mutex<Journal>, Notify)>,
     /// How much of the journal the test has read.
     cursor: usize,
+    /// The test expected a `move`: more of them may come at any moment.
+    asked_to_move: bool,
     reader: JoinHandle<()>,
 }
 
@@ -293,6 +298,7 @@ impl Client {
             out,
             journal: journal.clone(),
             cursor: 0,
+            asked_to_move: false,
             reader: tokio::spawn(read(incoming, journal)),
         }
     }
@@ -433,6 +439,29 @@ impl Client {
         }
     }
 
+    /// The dyno is stopping, and asks this client to move. The other pages may be asked first.
+    pub async fn expect_move(&mut self) {
+        self.expect_within("move", ASKED_TO_MOVE_WITHIN).await;
+        self.asked_to_move = true;
+    }
+
+    /// Closes the connection with 1000, as the page does after it has moved.
+    pub async fn close(mut self) {
+        let (code, reason) = (CloseCode::Normal, "".into());
+        let close = Message::Close(Some(CloseFrame { code, reason }));
+        self.send_message(close).await;
+        self.closed_after_all(1000).await;
+    }
+
+    /// Moves as the page does: joins on this dyno with the same token and the last id, and only then closes the first
+    /// connection.
+    pub async fn move_to(self, dyno: &Dyno) -> Client {
+        let (room, user, token, last) = (&self.room, &self.user, &self.token, self.last());
+        let moved = dyno.join_with(room, user, token, Some(&last)).await;
+        self.close().await;
+        moved
+    }
+
     /// The next frame of this kind. Only frames that may come at any moment are skipped: `members` and `tick`.
     pub async fn expect_kind(&mut self, kind: &str) -> Value {
         self.expect_within(kind, PATIENCE).await
@@ -546,6 +575,7 @@ impl Client {
                 return found;
             }
             let skipped = match heard {
+                Heard::Frame(frame) if frame["kind"] == "move" => self.asked_to_move,
                 Heard::Frame(frame) => is_unprompted(frame),
                 heard => *heard == Heard::Ping,
             };

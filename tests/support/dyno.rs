@@ -181,6 +181,21 @@ impl Dyno {
             .unwrap_or_else(|why| panic!("the dyno did not start again: {why}\n{}", self.log()));
     }
 
+    /// Starts the program on the same port with the same settings while this process, which is stopping, still has its
+    /// connections.
+    pub async fn successor(&self) -> Dyno {
+        let dir = TempDir::with_prefix("dynochat-").expect("a temporary directory");
+        let mut next = Dyno {
+            child: spawn(self.port, &self.vars, &dir),
+            port: self.port,
+            vars: self.vars.clone(),
+            dir,
+        };
+        let listens = next.listens().await;
+        listens.unwrap_or_else(|why| panic!("the successor did not start: {why}\n{}", next.log()));
+        next
+    }
+
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }

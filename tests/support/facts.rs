@@ -22,10 +22,18 @@ pub const RENEWAL: Duration = Duration::from_secs(5);
 pub const MEMBERS_SHOWN_WITHIN: Duration = Duration::from_secs(3);
 /// All pages know within this time that Redis is down, or up again.
 pub const REDIS_KNOWN_WITHIN: Duration = Duration::from_secs(5);
-/// A dyno that stops spreads its Closes over this time.
-pub const CLOSES_WITHIN: Duration = Duration::from_secs(5);
-/// A dyno that stops exits within this time.
-pub const EXITS_WITHIN: Duration = Duration::from_secs(10);
+/// A dyno that stops has asked every page to move within this time, and asks again this often.
+pub const ASKED_TO_MOVE_WITHIN: Duration = Duration::from_secs(5);
+pub const MOVE_EVERY: Duration = Duration::from_secs(4);
+/// Pages may move for this long after SIGTERM.
+pub const GRACE: Duration = Duration::from_secs(25);
+/// A dyno that closes its connections spreads the Closes over this time.
+pub const CLOSES_WITHIN: Duration = Duration::from_secs(4);
+/// From the first Close to the exit.
+pub const EXITS_WITHIN: Duration = Duration::from_secs(5);
+/// The least and the most of `spread_ms`, and what each connection of the dyno adds to it.
+pub const SPREAD_MS: RangeInclusive<u64> = 100..=10_000;
+pub const SPREAD_MS_PER_CONNECTION: u64 = 3;
 /// Messages that a history holds, on a dyno and in Redis.
 pub const HISTORY: usize = 1_000;
 /// Bytes that a history holds, on a dyno and about as many in Redis.

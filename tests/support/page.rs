@@ -36,7 +36,7 @@ pub struct Life {
     /// How many messages were typed, the cids of those that are acknowledged, and the cids of the others.
     pub typed: usize,
     pub confirmed: Vec<String>,
-    pending: Vec<String>,
+    pending: Vec<(String, Instant)>,
     pub users: Vec<String>,
     /// The count of members, each time it changed.
     pub counts: Vec<(Instant, u64)>,
@@ -46,6 +46,14 @@ pub struct Life {
     pub welcomes: Vec<(Instant, SocketAddr)>,
     /// When each try to connect was due.
     pub tries: Vec<Instant>,
+    /// Each `move` frame; and each move: when, and to which dyno.
+    pub asked_to_move: Vec<Instant>,
+    pub moves: Vec<(Instant, SocketAddr)>,
+    /// Each time without a connection that was welcomed.
+    pub away: Vec<Duration>,
+    lost_at: Option<Instant>,
+    /// From typing a message to its acknowledgement.
+    pub ack_times: Vec<Duration>,
     /// Each end of a connection and its code; 1006 without a Close.
     pub closes: Vec<(Instant, u16)>,
     /// The close after which the page stopped.
@@ -99,7 +107,7 @@ impl Page {
         {
             let mut life = self.life();
             life.typed += 1;
-            life.pending.push(cid.clone());
+            life.pending.push((cid.clone(), Instant::now()));
         }
         self.request(Request::Say(cid.clone(), text.to_string()));
         cid
@@ -197,6 +205,10 @@ async fn run(mut model: Model, life: Arc<Mutex<Life>>) {
         match event {
             Event::Try(due) => life.tries.push(due),
             Event::Frame(dyno, frame) => life.hear(&frame, dyno),
+            Event::Moved(dyno, frame) => {
+                life.moves.push((Instant::now(), dyno));
+                life.welcome(&frame);
+            }
             Event::Closed(code) => life.closed(code),
             Event::Stopped(code, reason) => {
                 life.stopped = Some((code, reason));
@@ -210,7 +222,9 @@ async fn run(mut model: Model, life: Arc<Mutex<Life>>) {
 
 impl Life {
     fn closed(&mut self, code: u16) {
-        self.closes.push((Instant::now(), code));
+        let now = Instant::now();
+        self.closes.push((now, code));
+        self.lost_at = self.lost_at.or(self.connected.then_some(now));
         self.connected = false;
     }
 
@@ -222,28 +236,14 @@ impl Life {
                     self.wrong
                         .push(format!("a second welcome on one connection: {frame}"));
                 }
-                let before = self.last;
-                let talks = frame["history"].as_array().map_or(&[][..], Vec::as_slice);
-                let newest = Id::of(frame, "last");
-                if frame["gap"] == true {
-                    let first = talks.first().map_or(newest, |talk| Id::of(talk, "id"));
-                    self.gaps.push(first);
-                }
-                for talk in talks {
-                    if before.is_some_and(|last| Id::of(talk, "id") <= last) {
-                        self.wrong
-                            .push(format!("resumed from {before:?}, was given {talk}"));
-                    }
-                    self.show(talk);
-                }
-                self.last = Some(newest);
-                self.connected = true;
+                self.away.extend(self.lost_at.take().map(|lost| now - lost));
                 self.welcomes.push((now, dyno));
-                self.list_members(frame);
+                self.welcome(frame);
             }
+            Some("move") => self.asked_to_move.push(now),
             Some("talk") => {
                 let (id, last) = (Id::of(frame, "id"), self.last);
-                let own = self.pending.iter().any(|cid| frame["cid"] == **cid);
+                let own = self.pending.iter().any(|(cid, _)| frame["cid"] == **cid);
                 if last.is_some_and(|last| id <= last) && !own {
                     self.wrong.push(format!("after {last:?} came {frame}"));
                 }
@@ -260,6 +260,27 @@ impl Life {
         }
     }
 
+    fn welcome(&mut self, frame: &Value) {
+        let before = self.last;
+        let talks = frame["history"].as_array().map_or(&[][..], Vec::as_slice);
+        let newest = Id::of(frame, "last");
+        let gap = frame["gap"] == true;
+        if gap {
+            let first = talks.first().map_or(newest, |talk| Id::of(talk, "id"));
+            self.gaps.push(first);
+        }
+        for talk in talks {
+            if before.is_some_and(|last| Id::of(talk, "id") <= last) {
+                self.wrong
+                    .push(format!("resumed from {before:?}, was given {talk}"));
+            }
+            self.show(talk);
+        }
+        self.last = Some(newest).max(before.filter(|_| !gap));
+        self.connected = true;
+        self.list_members(frame);
+    }
+
     fn show(&mut self, talk: &Value) {
         let shown = Shown {
             id: Id::of(talk, "id"),
@@ -267,8 +288,10 @@ impl Life {
             text: word(talk, "message"),
             cid: word(talk, "cid"),
         };
-        if let Some(own) = self.pending.iter().position(|cid| *cid == shown.cid) {
-            self.confirmed.push(self.pending.remove(own));
+        if let Some(own) = self.pending.iter().position(|(cid, _)| *cid == shown.cid) {
+            let (cid, typed) = self.pending.remove(own);
+            self.ack_times.push(typed.elapsed());
+            self.confirmed.push(cid);
         }
         let place = self.shown.partition_point(|s| s.id < shown.id);
         if self.shown.get(place).is_some_and(|s| s.id == shown.id) {

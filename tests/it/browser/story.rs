@@ -99,8 +99,8 @@ async fn tabs_reconnect_after_sigkill_and_restart() {
 }
 
 #[tokio::test]
-async fn tabs_reconnect_after_sigterm_and_restart() {
-    tabs_survive(Signal::SIGTERM).await;
+async fn tabs_reconnect_after_sigint_and_restart() {
+    tabs_survive(Signal::SIGINT).await;
 }
 
 #[tokio::test]

@@ -16,10 +16,11 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, frame::coding::CloseCode};
 
 /// A try to connect includes the welcome and takes this long at most.
 pub const TRY: Duration = Duration::from_secs(10);
-/// The wait before the first retry is random, up to this.
+/// The wait before the first retry is random, up to this, unless the welcome says how long.
 const FIRST_RETRY: Duration = Duration::from_secs(3);
 /// The waits before further retries, in seconds: a random time between half of it and all of it.
 const RETRY_STEPS: [f64; 5] = [1.0, 2.0, 4.0, 8.0, 15.0];
@@ -77,6 +78,9 @@ pub enum Event {
     Try(Instant),
     /// This dyno sent a frame, and the model has acted on it. A text that is not JSON comes as a string.
     Frame(SocketAddr, Value),
+    /// The page has moved: its second connection was welcomed by this dyno, and the first one is closed. Messages that
+    /// the first one brought are taken out of the welcome.
+    Moved(SocketAddr, Value),
     /// The connection ended with this code (1006 without a Close). The page tries again.
     Closed(u16),
     /// The server refused the page with this code and reason. It stops: do not call `next` again.
@@ -114,20 +118,29 @@ pub struct Model {
     /// Retries since the last good connection.
     retries: usize,
     retry_at: Instant,
+    first_retry: Duration,
     heartbeat: Duration,
     connection: Option<Connection>,
+    /// The second connection, while the page moves.
+    next: Option<Connection>,
+    /// The first connection has brought the messages up to this one.
+    overlap: Option<Id>,
 }
 
 struct Connection {
     opening: Option<Opening>,
     socket: Option<Socket>,
     dyno: SocketAddr,
+    boot: Value,
+    began: Instant,
     /// When to send a join.
     join_at: Option<Instant>,
     /// The welcome must come before this time. `None` after it, and while the dyno is without Redis.
     deadline: Option<Instant>,
     welcomed: Option<Instant>,
     redis_down: bool,
+    /// The last `status` said that Redis is down. A welcome may come after it.
+    told_down: bool,
     /// The connection is dead at this time if no frame comes.
     dead_at: Instant,
     close: (u16, String),
@@ -158,8 +171,11 @@ impl Model {
             given_up: vec![],
             retries: 0,
             retry_at: now,
+            first_retry: FIRST_RETRY,
             heartbeat: HEARTBEAT,
             connection: None,
+            next: None,
+            overlap: None,
         }
     }
 
@@ -178,6 +194,11 @@ impl Model {
             .is_some_and(|c| c.welcomed.is_some())
     }
 
+    /// The connection was told that Redis is down, and not yet that it is up.
+    pub fn told_down(&self) -> bool {
+        self.connection.as_ref().is_some_and(|c| c.told_down)
+    }
+
     /// Runs the page until something happens, or until this time. May be cancelled and called again.
     pub async fn next(&mut self, until: Instant) -> Event {
         loop {
@@ -194,10 +215,22 @@ impl Model {
             let timer = self.next_timer().min(until);
             tokio::select! {
                 biased; // a frame that waits to be read proves that the connection is alive
+                incoming = read(&mut self.next) => match incoming {
+                    Incoming::Opened => {}
+                    Incoming::Text(text) => {
+                        if let Some(moved) = self.hear_next(&text) {
+                            return moved;
+                        }
+                    }
+                    Incoming::Closed => self.next = None,
+                },
                 incoming = read(&mut self.connection) => match incoming {
                     Incoming::Opened => {}
                     Incoming::Text(text) => {
                         let frame = serde_json::from_str(&text).unwrap_or(Value::String(text));
+                        if self.is_known(&frame) {
+                            continue;
+                        }
                         return self.hear(frame);
                     }
                     Incoming::Closed => return self.lost(None),
@@ -214,6 +247,7 @@ impl Model {
 
     /// Ends the connection without a Close. The caller gets the socket and may keep it open.
     pub fn disconnect(&mut self) -> Option<Socket> {
+        self.next = None;
         let connection = self.connection.take()?;
         self.plan_retry(&connection, 1006);
         connection.socket
@@ -227,15 +261,14 @@ impl Model {
         self.retry_at = Instant::now();
     }
 
-    /// Presses Leave, and waits until the server has closed the connection, too.
+    /// Presses Leave, and waits until the server has closed both connections, too.
     pub async fn leave(&mut self) {
-        if let Some(mut socket) = self.disconnect() {
+        let next = self.next.take().and_then(|next| next.socket);
+        for mut socket in self.disconnect().into_iter().chain(next) {
             let _ = socket
                 .send(Message::text(json!({"kind": "quit"}).to_string()))
                 .await;
-            let _ = socket.close(None).await;
-            let closed = async { while let Some(Ok(_)) = socket.next().await {} };
-            let _ = timeout(TRY, closed).await;
+            close(socket).await;
         }
     }
 
@@ -270,6 +303,14 @@ impl Model {
 
     /// Sends a join or a message. The result of sending is ignored: reading finds out how a connection ended.
     async fn send_what_is_due(&mut self, now: Instant) {
+        let last = self.last.map(|id| id.to_string());
+        let join = join_frame(&self.room, &self.user, &self.token, last.as_deref());
+        if let Some(next) = &mut self.next
+            && let Some(socket) = &mut next.socket
+            && next.join_at.take().is_some()
+        {
+            let _ = socket.send(Message::text(join.to_string())).await;
+        }
         let Some(connection) = &mut self.connection else {
             return;
         };
@@ -277,11 +318,8 @@ impl Model {
             return;
         };
         let mut frame = None;
-        if connection.join_at.is_some_and(|at| at <= now) {
-            connection.join_at = None;
-            let last = self.last.map(|id| id.to_string());
-            let (room, user, token) = (&self.room, &self.user, &self.token);
-            frame = Some(join_frame(room, user, token, last.as_deref()));
+        if connection.join_at.take_if(|at| *at <= now).is_some() {
+            frame = Some(join);
         } else if connection.welcomed.is_some() {
             self.in_flight.take_if(|(_, sent)| *sent + RESEND <= now);
             if self.in_flight.is_none()
@@ -311,26 +349,15 @@ impl Model {
                 return self.lost(Some(1006));
             }
             Some("welcome") => {
-                connection.welcomed = Some(now);
-                connection.deadline = None;
-                connection.join_at = None;
-                connection.redis_down = false;
-                self.hold = now;
-                let tick_ms = frame["tick_ms"].as_u64();
-                self.heartbeat = tick_ms.map_or(self.heartbeat, Duration::from_millis);
-                let complete = self.last.is_some() && frame["gap"] != true;
-                for talk in frame["history"].as_array().into_iter().flatten() {
-                    self.show(talk);
-                }
-                self.last = Some(Id::of(&frame, "last"));
-                if !complete {
-                    self.give_up(|talk| talk.sent.is_some_and(|sent| now - sent > CID_KEPT));
-                }
+                self.overlap = None;
+                self.welcome(&frame);
             }
+            Some("move") => self.begin_move(now),
             Some("talk") => self.show(&frame),
             Some("status") => {
                 let soon = now + Duration::from_secs_f64(self.rng.f64()); // not all pages at once
                 connection.redis_down = frame["redis"] == "down";
+                connection.told_down = connection.redis_down;
                 if connection.welcomed.is_none() {
                     connection.deadline = (!connection.redis_down).then_some(soon + TRY);
                 }
@@ -362,6 +389,73 @@ impl Model {
         Event::Frame(dyno, frame)
     }
 
+    /// Opens a second connection, unless a young one is there already. A move has no timer of its own, because the dyno
+    /// repeats `move` every few seconds.
+    fn begin_move(&mut self, now: Instant) {
+        if self.next.as_ref().is_none_or(|next| next.began + TRY < now) {
+            self.next = Some(Connection::new(self.open(), self.heartbeat));
+        }
+    }
+
+    fn welcome(&mut self, frame: &Value) {
+        let now = Instant::now();
+        let Some(connection) = &mut self.connection else {
+            unreachable!("a welcome comes from a connection");
+        };
+        connection.welcomed = Some(now);
+        connection.boot = frame["boot"].clone();
+        connection.deadline = None;
+        connection.join_at = None;
+        connection.redis_down = false;
+        self.hold = now;
+        let ms = |field: &str| frame[field].as_u64().map(Duration::from_millis);
+        self.heartbeat = ms("tick_ms").unwrap_or(self.heartbeat);
+        self.first_retry = ms("spread_ms").unwrap_or(FIRST_RETRY);
+        let complete = self.last.is_some() && frame["gap"] != true;
+        for talk in frame["history"].as_array().into_iter().flatten() {
+            self.show(talk);
+        }
+        self.last = Some(Id::of(frame, "last")).max(self.overlap);
+        if !complete {
+            self.give_up(|talk| talk.sent.is_some_and(|sent| now - sent > CID_KEPT));
+        }
+    }
+
+    /// A frame of the second connection. With its welcome it becomes the connection. An error, and a welcome from the
+    /// dyno that stops, are a failed try: the next `move` is the retry.
+    fn hear_next(&mut self, text: &str) -> Option<Event> {
+        let mut frame: Value = serde_json::from_str(text).unwrap_or_default();
+        let next = self
+            .next
+            .take_if(|_| frame["kind"] == "welcome" || frame["kind"] == "error")?;
+        let dyno = next.dyno;
+        let same = self
+            .connection
+            .as_ref()
+            .is_some_and(|old| old.boot == frame["boot"]);
+        if frame["kind"] == "error" || same || self.router.is_foreign(dyno, &frame) {
+            return None;
+        }
+        let old = self.connection.replace(next);
+        if let Some(socket) = old.and_then(|old| old.socket) {
+            tokio::spawn(close(socket));
+        }
+        self.overlap = self.last.filter(|_| frame["gap"] != true);
+        self.in_flight = None;
+        self.retries = 0;
+        if let Some(history) = frame["history"].as_array_mut() {
+            history.retain(|talk| Some(Id::of(talk, "id")) > self.last);
+        }
+        self.welcome(&frame);
+        Some(Event::Moved(dyno, frame))
+    }
+
+    /// A message that the connection before the move has brought, too.
+    fn is_known(&self, frame: &Value) -> bool {
+        let known = frame["kind"] == "talk" && Some(Id::of(frame, "id")) <= self.overlap;
+        known && !self.pending.iter().any(|own| frame["cid"] == *own.cid)
+    }
+
     /// Shows a message. That of an own one is its acknowledgement.
     fn show(&mut self, talk: &Value) {
         self.last = self.last.max(Some(Id::of(talk, "id")));
@@ -378,6 +472,7 @@ impl Model {
 
     /// The connection is over: with the code of its Close, or with `code` because the page gave it up.
     fn lost(&mut self, code: Option<u16>) -> Event {
+        self.next = None;
         let Some(mut connection) = self.connection.take() else {
             unreachable!("only a connection can be lost");
         };
@@ -402,7 +497,7 @@ impl Model {
             self.retries = self.retries.max(STEP_WHEN_FULL);
         }
         let wait = match self.retries {
-            0 => FIRST_RETRY.mul_f64(self.rng.f64()),
+            0 => self.first_retry.mul_f64(self.rng.f64()),
             n => {
                 let step = RETRY_STEPS[n.min(RETRY_STEPS.len()) - 1];
                 Duration::from_secs_f64(step * (0.5 + self.rng.f64() / 2.0))
@@ -420,10 +515,13 @@ impl Connection {
             opening: Some(opening),
             socket: None,
             dyno: SocketAddr::from(([0; 4], 0)),
+            boot: Value::Null,
+            began: now,
             join_at: None,
             deadline: Some(now + TRY),
             welcomed: None,
             redis_down: false,
+            told_down: false,
             dead_at: now + heartbeat + SLACK,
             close: (1006, String::new()),
         }
@@ -433,6 +531,17 @@ impl Connection {
         self.deadline
             .map_or(self.dead_at, |at| at.min(self.dead_at))
     }
+}
+
+/// Closes a connection with 1000, and waits until the server has closed it, too.
+async fn close(mut socket: Socket) {
+    let normal = CloseFrame {
+        code: CloseCode::Normal,
+        reason: "".into(),
+    };
+    let _ = socket.close(Some(normal)).await;
+    let closed = async { while let Some(Ok(_)) = socket.next().await {} };
+    let _ = timeout(TRY, closed).await;
 }
 
 /// Waits for the next thing that a connection brings; for ever if there is none.
