@@ -70,6 +70,9 @@ pub fn join(plan: &Plan) -> Vec<Row> {
         let (cpu, seconds) = join_all(&Server::chat(Bus::Redis), people, ten);
         redis.push(cpu);
         wall.push(seconds);
+        if plan.single_file {
+            continue;
+        }
         one.push(join_all(&Server::chat(Bus::Redis), people, |_| 0).0);
         alone.push(join_all(&Server::chat(Bus::Alone), people, ten).0);
     }
@@ -84,16 +87,19 @@ pub fn join(plan: &Plan) -> Vec<Row> {
         &floors,
     );
     row(
-        "rooms of 10, without Redis: CPU per join, µs",
-        alone,
-        AtMost(60.0),
-        &floors,
-    );
-    row(
         &format!("{people} have joined, with Redis, after, s"),
         wall,
         AtMost(5.0),
         &[],
+    );
+    if plan.single_file {
+        return rows;
+    }
+    row(
+        "rooms of 10, without Redis: CPU per join, µs",
+        alone,
+        AtMost(60.0),
+        &floors,
     );
     row(
         &format!("one room of {people}: CPU per join, µs"),

@@ -31,6 +31,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use peer::Peer;
+use support::dyno::single_file;
 use table::{Limit, Row};
 
 /// With this argument, this program is the floor.
@@ -39,6 +40,8 @@ pub const FLOOR: &str = "--serve-floor";
 /// How much is measured.
 pub struct Plan {
     pub short: bool,
+    /// Not the program, but `examples/single_file.rs`.
+    pub single_file: bool,
 }
 
 impl Plan {
@@ -63,6 +66,10 @@ impl Plan {
 /// The name of a part, and the function that measures it.
 type Part = (&'static str, fn(&Plan) -> Vec<Row>);
 
+/// The parts that `examples/single_file.rs` gets through. It needs a Redis; at full speed it closes readers that lag; and
+/// in a large room each join sends the whole list to everybody.
+const OF_SINGLE_FILE: [&str; 4] = ["start", "paced", "idle", "join"];
+
 const PARTS: [Part; 10] = [
     ("start", start::start),
     ("full", fanout::full_speed),
@@ -82,11 +89,25 @@ fn main() {
         return floor::serve();
     }
     let peers = Peer::take(&mut args);
-    let plan = Plan {
-        short: args.iter().any(|arg| arg == "--short"),
+    let mut take = |flag: &str| {
+        let before = args.len();
+        args.retain(|arg| arg != flag);
+        args.len() < before
     };
-    let wanted: Vec<_> = args.iter().filter(|arg| *arg != "--short").collect();
-    let known = |arg: &&String| PARTS.iter().any(|(name, _)| name == arg);
+    let plan = Plan {
+        short: take("--short"),
+        single_file: take("--program") && take("single_file"),
+    };
+    let mut wanted: Vec<&str> = args.iter().map(String::as_str).collect();
+    if plan.single_file {
+        // SAFETY: there is only one thread yet.
+        unsafe { env::set_var("DYNOCHAT_BIN", single_file()) };
+        wanted.retain(|name| OF_SINGLE_FILE.contains(name));
+        if wanted.is_empty() {
+            wanted.extend(OF_SINGLE_FILE);
+        }
+    }
+    let known = |arg: &&str| PARTS.iter().any(|(name, _)| name == arg);
     assert!(
         wanted.iter().all(known),
         "parts are {:?}",
@@ -96,7 +117,7 @@ fn main() {
     machine::pin_driver();
     let parts = PARTS
         .iter()
-        .filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|w| w == name));
+        .filter(|(name, _)| wanted.is_empty() || wanted.contains(name));
     let mut rows: Vec<Row> = parts.flat_map(|(_, measure)| measure(&plan)).collect();
     rows.extend(
         peers
@@ -108,6 +129,10 @@ fn main() {
         machine::describe(),
         plan.repeats().len()
     );
+    if plan.single_file {
+        println!("examples/single_file.rs, which has no limits to keep");
+        rows.iter_mut().for_each(|row| row.limit = Limit::Info);
+    }
     if plan.short {
         println!("It works. The figures of such a short run mean nothing.");
         rows.iter_mut().for_each(|row| row.limit = Limit::Info);

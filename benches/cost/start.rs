@@ -26,7 +26,7 @@ pub fn start(plan: &Plan) -> Vec<Row> {
             AtMost(8.0),
         ),
     ];
-    if !plan.short {
+    if !plan.short && !plan.single_file {
         let (seconds, bytes) = anywhere(build);
         rows.push(Row::new(
             "start",
