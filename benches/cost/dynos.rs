@@ -1,12 +1,12 @@
-//! From dyno to dyno: goal 6.
+//! From one dyno to another: the delay of a message, and the commands that Redis runs for it.
 
 use std::time::{Duration, Instant};
 
-use crate::crowd::Crowd;
+use crate::clients::Clients;
 use crate::machine::{Server, Wire, start_dyno};
 use crate::support::{Bus, Redis};
+use crate::table::Limit::AtMost;
 use crate::table::Row;
-use crate::table::Wanted::AtMost;
 use crate::{Plan, progress};
 
 pub fn between(plan: &Plan) -> Vec<Row> {
@@ -14,11 +14,11 @@ pub fn between(plan: &Plan) -> Vec<Row> {
     let server = Server::chat(Bus::Redis);
     let other = start_dyno(Some(server.redis()));
     let (mut p50, mut p99, mut few, mut many) = <(Vec<_>, Vec<_>, Vec<_>, Vec<_>)>::default();
-    // Ten speak on one dyno, one reads on the other; the speakers' own dyno is not timed.
-    let mut speakers = Crowd::at(&server, 10, |_| 0);
-    let mut reader = Crowd::new(Wire::Chat);
+    // Ten clients send on one dyno, and one reads on the other: only its delays count.
+    let mut speakers = Clients::join_all(&server, 10, |_| 0);
+    let mut reader = Clients::new(Wire::Chat);
     reader.join(other.addr(), 1, |_| 0);
-    speakers.sit(Duration::from_secs(1));
+    speakers.receive_for(Duration::from_secs(1));
     for turn in plan.repeats() {
         progress(&format!("two dynos {turn}"));
         reader.delays = Some(vec![]);
@@ -29,7 +29,7 @@ pub fn between(plan: &Plan) -> Vec<Row> {
             per_second,
             plan.time(5.0, 0.3),
         ));
-        let mut delays = reader.delays.take().expect("they were being taken");
+        let mut delays = reader.delays.take().expect("they are recorded");
         delays.sort_by(f64::total_cmp);
         p50.push(delays[delays.len() / 2] / 1000.0);
         p99.push(delays[delays.len() * 99 / 100] / 1000.0);
@@ -46,48 +46,53 @@ pub fn between(plan: &Plan) -> Vec<Row> {
     }
     vec![
         Row::new(
-            6,
-            format!("dyno to dyno, {per_second} messages/s: p50, ms"),
+            "dynos",
+            format!("{per_second} messages/s, delay p50, ms"),
             p50,
             AtMost(1.0),
         ),
-        Row::new(6, "dyno to dyno: p99, ms", p99, AtMost(5.0)),
-        Row::new(6, "commands for a message, one reader", few, AtMost(1.05)),
+        Row::new("dynos", "delay p99, ms", p99, AtMost(5.0)),
         Row::new(
-            6,
-            format!("commands for a message, {} readers", readers + 1),
+            "dynos",
+            "commands per message, one reader",
+            few,
+            AtMost(1.05),
+        ),
+        Row::new(
+            "dynos",
+            format!("commands per message, {} readers", readers + 1),
             many,
             AtMost(1.05),
         ),
     ]
 }
 
-/// Talks at an even pace; returns how many commands Redis had for each message.
+/// Sends messages at an even rate. Returns how many commands Redis received per message.
 fn talk(
-    speakers: &mut Crowd,
-    readers: &mut Crowd,
+    speakers: &mut Clients,
+    readers: &mut Clients,
     redis: &Redis,
     per_second: usize,
-    lasting: Duration,
+    time: Duration,
 ) -> f64 {
-    let (start, commands, mut said) = (Instant::now(), commands_of(redis), 0);
-    let (heard, own) = (readers.talks, speakers.talks);
-    while let due = Duration::from_secs(1).mul_f64(said as f64 / per_second as f64)
-        && due < lasting
+    let (start, commands, mut sent) = (Instant::now(), commands_of(redis), 0);
+    let (received, own) = (readers.talks, speakers.talks);
+    while let due = Duration::from_secs(1).mul_f64(sent as f64 / per_second as f64)
+        && due < time
     {
         if due <= start.elapsed() {
-            speakers.say(said % speakers.members.len(), 1);
-            said += 1;
+            speakers.send(sent % speakers.list.len(), 1);
+            sent += 1;
         }
-        readers.turn(Duration::from_micros(100));
-        speakers.turn(Duration::ZERO);
+        readers.poll(Duration::from_micros(100));
+        speakers.poll(Duration::ZERO);
     }
-    readers.hear(heard + (said * readers.members.len()) as u64);
-    speakers.hear(own + (said * speakers.members.len()) as u64);
-    (commands_of(redis) - commands) as f64 / said as f64
+    readers.receive_until(received + (sent * readers.list.len()) as u64);
+    speakers.receive_until(own + (sent * speakers.list.len()) as u64);
+    (commands_of(redis) - commands) as f64 / sent as f64
 }
 
-/// Scripts that Redis has been asked to run. What a script does inside is not asked for.
+/// How many scripts Redis was asked to run. Commands inside a script do not count.
 fn commands_of(redis: &Redis) -> u64 {
     let stats: String = redis.cmd(&["INFO", "commandstats"]);
     let calls = |line: &str| {

@@ -1,10 +1,10 @@
-//! The floor: the least a server of this shape can do on this machine. One thread, one `epoll`, and for
-//! each message a bare `write(2)` per reader: no JSON, no names, no log, no Redis, no limits.
+//! The floor: the least work with which a server can deliver messages on this machine. One thread, one
+//! `epoll`, and a bare `write(2)` for each message and reader: no JSON, no names, no history, no Redis, no limits.
 //!
-//! It runs as a process of its own, so that its CPU is counted as the chat's is. A client sends a
-//! request's head, then messages of four bytes of length and a payload. The first payload is the number
-//! of a room; every later one is handed to all who are in it, as it is. Whether messages are joined is
-//! the client's choice: it puts several frames into one payload.
+//! It is a process of its own, so its CPU is counted in the same way as the chat's. A client sends the head of a
+//! request, then payloads, each after its length in four bytes. The first payload is the number of a room; each
+//! later one is written to everyone in that room, as it is. A client joins messages by putting several frames
+//! into one payload.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -12,11 +12,11 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-/// Sent for the head: what the chat answers, about.
-const SWITCHED: &[u8] =
+/// The answer to the head: about as long as that of the chat.
+const UPGRADED: &[u8] =
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
-/// Sent for the first message: as long as a welcome into a room of ten that has been silent.
+/// The answer to the first payload: as long as the welcome to a room with ten members and no history.
 const WELCOME: &[u8] = b"{\"kind\":\"welcome\"}";
 const WELCOME_LENGTH: u8 = 125;
 const LISTENER: u64 = u64::MAX;
@@ -24,22 +24,22 @@ const LISTENER: u64 = u64::MAX;
 struct Peer {
     stream: TcpStream,
     unread: Vec<u8>,
-    switched: bool,
+    upgraded: bool,
     room: Option<u32>,
 }
 
-/// Serves until it is killed. Says on stdout on which port.
+/// Serves until it is killed. Prints its port on stdout.
 pub fn serve() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let socket = socket2::SockRef::from(&listener);
     socket
         .set_send_buffer_size(64 * 1024)
         .expect("as the chat has it");
-    socket.listen(1024).expect("a longer queue of connections");
+    socket.listen(1024).expect("a longer accept backlog");
     println!("{}", listener.local_addr().expect("it is bound").port());
     let epoll = Epoll::new(EpollCreateFlags::empty()).expect("an epoll");
     let readable = |data| EpollEvent::new(EpollFlags::EPOLLIN, data);
-    epoll.add(&listener, readable(LISTENER)).expect("watched");
+    epoll.add(&listener, readable(LISTENER)).expect("added");
     let (mut peers, mut rooms) = (Vec::new(), HashMap::<u32, Vec<usize>>::new());
     let mut events = [EpollEvent::empty(); 256];
     loop {
@@ -50,11 +50,11 @@ pub fn serve() {
                 stream.set_nodelay(true).expect("as the chat has it");
                 epoll
                     .add(&stream, readable(peers.len() as u64))
-                    .expect("watched");
+                    .expect("added");
                 peers.push(Some(Peer {
                     stream,
                     unread: vec![],
-                    switched: false,
+                    upgraded: false,
                     room: None,
                 }));
                 continue;
@@ -83,7 +83,7 @@ pub fn serve() {
                     }
                     Some(room) => {
                         for reader in rooms[&room].iter().filter_map(|n| peers[*n].as_ref()) {
-                            let _ = (&reader.stream).write_all(&payload); // who is gone is seen above
+                            let _ = (&reader.stream).write_all(&payload); // an error: its end is read above
                         }
                     }
                 }
@@ -93,18 +93,18 @@ pub fn serve() {
 }
 
 impl Peer {
-    /// The payloads that have arrived whole; `None` at the end of the connection.
+    /// The payloads that have arrived completely. `None`: the connection has ended.
     fn read(&mut self) -> Option<Vec<Vec<u8>>> {
         let mut chunk = [0; 16 * 1024];
         let n = self.stream.read(&mut chunk).ok().filter(|n| *n > 0)?;
         self.unread.extend_from_slice(&chunk[..n]);
-        if !self.switched {
+        if !self.upgraded {
             if !self.unread.ends_with(b"\r\n\r\n") {
                 return Some(vec![]);
             }
             self.unread.clear();
-            self.switched = true;
-            self.stream.write_all(SWITCHED).ok()?;
+            self.upgraded = true;
+            self.stream.write_all(UPGRADED).ok()?;
         }
         let mut payloads = vec![];
         while let Some((length, rest)) = self.unread.split_first_chunk()

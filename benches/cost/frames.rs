@@ -1,4 +1,4 @@
-//! What the clients send, and just enough of a parser for what they get.
+//! The frames that the clients send, and a minimal parser of those that they receive.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::{sync::LazyLock, time::Instant};
@@ -7,34 +7,34 @@ use crate::support::client::{cid, join_frame, token};
 use crate::support::raw::{self, TEXT};
 
 pub const PING: u8 = 9;
-/// The text of every message has this many bytes, and begins with the time at which it was said.
+/// Bytes of every message's text. It begins with the time at which it was sent.
 const TEXT_LENGTH: usize = 100;
 const STAMP: usize = 16;
-/// What stands behind the text: `","cid":"0123456789abcdef"}`.
-const BEHIND: usize = 27;
+/// Bytes after the text: `","cid":"0123456789abcdef"}`.
+const AFTER_TEXT: usize = 27;
 
-/// All clients have one clock.
+/// All clients share one clock.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// A message's text, said now.
+/// The text of a message that is sent now.
 pub fn stamped() -> String {
     let now = START.elapsed().as_micros();
     format!("{now:0STAMP$}{:x<1$}", "", TEXT_LENGTH - STAMP)
 }
 
-/// Where the text begins in the payload of one of our frames.
+/// The offset of the text in a `talk` frame of the chat.
 pub fn place(talk: &[u8]) -> usize {
-    talk.len() - BEHIND - TEXT_LENGTH
+    talk.len() - AFTER_TEXT - TEXT_LENGTH
 }
 
-/// Where it begins in what another server sends, if it is in there.
+/// The offset of the text in a frame of another server, if the frame has one.
 pub fn find(payload: &[u8]) -> Option<usize> {
     let rest = [b'x'; TEXT_LENGTH - STAMP];
     let place = payload.windows(rest.len()).position(|text| text == rest)?;
     place.checked_sub(STAMP)
 }
 
-/// How long ago the text was said that begins there; in µs.
+/// How long ago the text at this offset was sent, in µs.
 pub fn age(talk: &[u8], place: usize) -> f64 {
     let stamp = &talk[place..][..STAMP];
     let digits = stamp.iter().map(|digit| u64::from(digit - b'0'));
@@ -46,19 +46,19 @@ pub fn is_talk(payload: &[u8]) -> bool {
     payload.starts_with(br#"{"kind":"talk""#)
 }
 
-/// Nobody has a name that anyone had before.
+/// A name that no client has had before.
 pub fn name() -> String {
     static PEOPLE: AtomicUsize = AtomicUsize::new(0);
     format!("n{:06}", PEOPLE.fetch_add(1, Relaxed))
 }
 
-/// To the chat.
+/// A join, for the chat.
 pub fn join(room: usize) -> Vec<u8> {
     let join = join_frame(&format!("r{room}"), &name(), &token(), None);
     raw::frame(TEXT, join.to_string())
 }
 
-/// To the chat.
+/// A talk, for the chat.
 pub fn talk(text: &str) -> Vec<u8> {
     let cid = cid();
     raw::frame(
@@ -67,7 +67,7 @@ pub fn talk(text: &str) -> Vec<u8> {
     )
 }
 
-/// The frame that the chat makes of it, which the floor is told to hand out.
+/// The frame that the chat makes of a talk. The floor gets it ready-made.
 pub fn delivery(text: &str) -> Vec<u8> {
     let (id, cid) = ("1732412345678-0", cid());
     let json = format!(
@@ -77,12 +77,12 @@ pub fn delivery(text: &str) -> Vec<u8> {
     [&[0x81, 126], &length[..], json.as_bytes()].concat()
 }
 
-/// To the floor: a payload behind its length.
+/// For the floor: a payload after its length.
 pub fn sized(payload: &[u8]) -> Vec<u8> {
     [&(payload.len() as u32).to_le_bytes(), payload].concat()
 }
 
-/// The first frame of what a server sent, if it is there whole: opcode, payload, length of it all.
+/// The first frame in these bytes, if it is complete: opcode, payload, and length of the whole frame.
 pub fn next(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
     let (head, length) = match *bytes {
         [_, 127, a, b, c, d, e, f, g, h, ..] => (10, u64::from_be_bytes([a, b, c, d, e, f, g, h])),

@@ -1,5 +1,5 @@
-//! The machine: one core for what is measured, one for everything else; the servers that are measured,
-//! each a process of its own; and what the kernel counts of a process.
+//! The machine: one core for the measured server, one for everything else. The measured servers, each a process of
+//! its own, and the figures that the kernel has of a process.
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,15 +11,16 @@ use std::{env, fs};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
+use tokio::time::sleep;
 
 use crate::peer::Peer;
 use crate::support::{Bus, Dyno, Redis, TALKATIVE, World, bound_to_us};
 
-/// For the server; everything else, Redis and the clients, shares the other one.
+/// The core of the server. Redis and the clients share the other one.
 const MEASURED: usize = 0;
 const DRIVING: usize = 1;
 
-/// How one speaks to a server.
+/// The protocol that a server speaks.
 #[derive(Clone, Copy)]
 pub enum Wire {
     Chat,
@@ -27,18 +28,18 @@ pub enum Wire {
     Peer(&'static Peer),
 }
 
-/// A process that is measured, and what it needs.
+/// A measured process, and what it needs.
 pub struct Server {
     pub wire: Wire,
     pub addr: SocketAddr,
     pub pid: u32,
-    /// There if it is the chat.
+    /// `Some` for the chat.
     pub world: Option<World>,
     floor: Option<Child>,
 }
 
 impl Server {
-    /// The program itself, alone or with a Redis of its own, without a limit on talking.
+    /// The program itself, without or with a private Redis, without a rate limit.
     pub fn chat(bus: Bus) -> Server {
         let redis = (bus == Bus::Redis).then(|| wait_for(Redis::start(&[])));
         let dyno = start_dyno(redis.as_ref());
@@ -64,13 +65,13 @@ impl Server {
         let mut child = measured(|| {
             bound_to_us(&mut command)
                 .spawn()
-                .expect("ourselves, once more")
+                .expect("this program starts again")
         });
         let stdout = child.stdout.take().expect("it is piped");
         let mut port = String::new();
         BufReader::new(stdout)
             .read_line(&mut port)
-            .expect("the floor says its port");
+            .expect("the floor prints its port");
         let port = port.trim().parse().expect("a port");
         let (wire, addr, pid) = (Wire::Floor, (Ipv4Addr::LOCALHOST, port).into(), child.id());
         Server {
@@ -82,7 +83,7 @@ impl Server {
         }
     }
 
-    /// Somebody else's, which runs already.
+    /// Another program, which is running.
     pub fn peer(peer: &'static Peer) -> Server {
         Server {
             wire: Wire::Peer(peer),
@@ -98,8 +99,8 @@ impl Server {
         redis.expect("this server has a Redis")
     }
 
-    /// The time that the process has had of a processor, all its threads, in user and in kernel mode:
-    /// what `/proc/PID/stat` shows in hundredths of a second, in nanoseconds.
+    /// CPU time of all threads of the process, in user and kernel mode. The same as in `/proc/PID/stat`, but in
+    /// nanoseconds and not in hundredths of a second.
     pub fn cpu(&self) -> Duration {
         let clock = clock_getcpuclockid(Pid::from_raw(self.pid as i32));
         let time = clock.and_then(|clock| clock.now());
@@ -111,14 +112,14 @@ impl Server {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kb = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-        kb.expect("a running process has a size")
+        kb.expect("a running process has a VmRSS line")
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(floor) = &mut self.floor {
-            let _ = floor.kill(); // it may be gone
+            let _ = floor.kill(); // it may have ended
             let _ = floor.wait();
         }
     }
@@ -127,17 +128,23 @@ impl Drop for Server {
 /// A dyno on the measured core.
 pub fn start_dyno(redis: Option<&Redis>) -> Dyno {
     measured(|| match redis {
-        Some(redis) => wait_for(Dyno::start_on(redis, &[TALKATIVE])),
+        Some(redis) => wait_for(async {
+            let dyno = Dyno::start_on(redis, &[TALKATIVE]).await;
+            while !dyno.log().contains("redis=up") {
+                sleep(Duration::from_millis(10)).await;
+            }
+            dyno
+        }),
         None => wait_for(Dyno::start(&[TALKATIVE])),
     })
 }
 
-/// Runs what starts a process, so that the process stays on the measured core.
+/// Runs `start`, which starts a process: the process stays on the measured core.
 pub fn measured<T>(start: impl FnOnce() -> T) -> T {
     on(MEASURED..MEASURED + 1, start)
 }
 
-/// Runs it on every core there is.
+/// Runs `run` on all cores.
 pub fn anywhere<T>(run: impl FnOnce() -> T) -> T {
     on(0..CpuSet::count(), run)
 }
@@ -153,21 +160,21 @@ pub fn pin_driver() {
     pin(DRIVING..DRIVING + 1);
 }
 
-/// This thread, and what it starts from now on. With one core there is nothing to choose.
+/// Pins this thread, and the processes that it starts from now on. Does nothing where there is only one core.
 fn pin(mut cores: Range<usize>) {
     let mut set = CpuSet::new();
     let chosen = cores.try_for_each(|core| set.set(core));
     let _ = chosen.and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
 }
 
-/// The support of the tests is async.
+/// The functions that start servers for tests are async.
 fn wait_for<T>(what: impl Future<Output = T>) -> T {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().build().expect("a runtime");
     runtime.block_on(what)
 }
 
-/// Processor, cores and kernel, for the head of the table.
+/// Processor, cores, kernel and load, printed above the table.
 pub fn describe() -> String {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu

@@ -1,25 +1,25 @@
-//! What it costs: `cargo bench`.
+//! The benchmark: CPU, memory and time that the program needs. `cargo bench`.
 //!
-//! Starts the release binary and a private Redis, drives them from the other core, and measures in the
-//! same run what a bare loop of `write(2)` takes for the same bytes. Prints a line for each thing that
-//! is being done, and at the end one table.
+//! It starts the release build and a private Redis, drives them from the other core, and in the same run measures
+//! the floor: a bare loop of `write(2)` with the same bytes. It prints what it does, and at the end one table.
 //!
-//!     cargo bench                          everything, about ten minutes
-//!     cargo bench -- paced join            only these
-//!     cargo bench -- --short               seconds: shows that the machinery works, measures nothing
-//!     cargo bench -- --peer …              another server as well: `peer.rs` says how
-//!     DYNOCHAT_BIN=/path cargo bench       another build of the program
+//!     cargo bench                                  everything, about ten minutes
+//!     cargo bench -- paced join                    only these parts
+//!     cargo bench -- --short                       some seconds: shows that it works, the figures mean nothing
+//!     cargo bench -- --program single_file         examples/single_file.rs instead of the program
+//!     cargo bench -- --peer …                      another server, too: see `peer.rs`
+//!     DYNOCHAT_BIN=/path cargo bench               another build of the program
 
-mod crowd;
+mod client;
+mod clients;
+mod connections;
 mod dynos;
 mod fanout;
 mod floor;
 mod frames;
-mod hall;
+mod load;
 mod machine;
-mod member;
 mod peer;
-mod people;
 mod rooms;
 mod start;
 #[path = "../../tests/support/mod.rs"]
@@ -31,14 +31,17 @@ use std::ops::Range;
 use std::time::Duration;
 
 use peer::Peer;
-use table::{Row, Wanted};
+use support::dyno::single_file;
+use table::{Limit, Row};
 
-/// The argument that makes this program the floor.
+/// With this argument, this program is the floor.
 pub const FLOOR: &str = "--serve-floor";
 
-/// How much is done.
+/// How much is measured.
 pub struct Plan {
     pub short: bool,
+    /// Not the program, but `examples/single_file.rs`.
+    pub single_file: bool,
 }
 
 impl Plan {
@@ -54,26 +57,30 @@ impl Plan {
         0..self.size(3, 1)
     }
 
-    /// Short stretches of ours and of the floor in turn: what else the machine does strikes both.
+    /// Short measurements of the program and of the floor in turn: other load on the machine affects both.
     pub fn pairs(&self) -> Range<usize> {
         0..self.size(9, 1)
     }
 }
 
-/// A part's name, and what measures it.
+/// The name of a part, and the function that measures it.
 type Part = (&'static str, fn(&Plan) -> Vec<Row>);
+
+/// The parts that `examples/single_file.rs` gets through. It needs a Redis; at full speed it closes readers that lag; and
+/// in a large room each join sends the whole list to everybody.
+const OF_SINGLE_FILE: [&str; 4] = ["start", "paced", "idle", "join"];
 
 const PARTS: [Part; 10] = [
     ("start", start::start),
-    ("full", fanout::full),
+    ("full", fanout::full_speed),
     ("paced", fanout::paced),
-    ("idle", people::idle),
-    ("join", people::join),
+    ("idle", connections::idle),
+    ("join", connections::join),
     ("small", rooms::small),
     ("dynos", dynos::between),
     ("readers", fanout::readers),
     ("rooms", rooms::growth),
-    ("stuck", people::stuck),
+    ("stuck", connections::stuck),
 ];
 
 fn main() {
@@ -82,11 +89,25 @@ fn main() {
         return floor::serve();
     }
     let peers = Peer::take(&mut args);
-    let plan = Plan {
-        short: args.iter().any(|arg| arg == "--short"),
+    let mut take = |flag: &str| {
+        let before = args.len();
+        args.retain(|arg| arg != flag);
+        args.len() < before
     };
-    let wanted: Vec<_> = args.iter().filter(|arg| *arg != "--short").collect();
-    let known = |arg: &&String| PARTS.iter().any(|(name, _)| name == arg);
+    let plan = Plan {
+        short: take("--short"),
+        single_file: take("--program") && take("single_file"),
+    };
+    let mut wanted: Vec<&str> = args.iter().map(String::as_str).collect();
+    if plan.single_file {
+        // SAFETY: there is only one thread yet.
+        unsafe { env::set_var("DYNOCHAT_BIN", single_file()) };
+        wanted.retain(|name| OF_SINGLE_FILE.contains(name));
+        if wanted.is_empty() {
+            wanted.extend(OF_SINGLE_FILE);
+        }
+    }
+    let known = |arg: &&str| PARTS.iter().any(|(name, _)| name == arg);
     assert!(
         wanted.iter().all(known),
         "parts are {:?}",
@@ -96,28 +117,31 @@ fn main() {
     machine::pin_driver();
     let parts = PARTS
         .iter()
-        .filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|w| w == name));
+        .filter(|(name, _)| wanted.is_empty() || wanted.contains(name));
     let mut rows: Vec<Row> = parts.flat_map(|(_, measure)| measure(&plan)).collect();
     rows.extend(
         peers
             .into_iter()
             .flat_map(|peer| peer::measure(&plan, peer)),
     );
-    rows.sort_by_key(|row| row.goal);
     println!(
         "\n{}; {} repeats",
         machine::describe(),
         plan.repeats().len()
     );
+    if plan.single_file {
+        println!("examples/single_file.rs, which has no limits to keep");
+        rows.iter_mut().for_each(|row| row.limit = Limit::Info);
+    }
     if plan.short {
-        println!("It works. The figures of so short a run mean nothing.");
-        rows.iter_mut().for_each(|row| row.wanted = Wanted::Told);
+        println!("It works. The figures of such a short run mean nothing.");
+        rows.iter_mut().for_each(|row| row.limit = Limit::Info);
     }
     println!();
     table::print(&rows);
 }
 
-/// What is being done now.
+/// Prints what is measured now.
 pub fn progress(what: &str) {
     println!("{what}");
 }

@@ -1,17 +1,17 @@
-//! Other servers, beside ours: for whoever has one running on this machine.
+//! Measures another server on this machine in the same way, for a comparison.
 //!
-//!     cargo bench -- --peer NAME=ws://ADDRESS:PORT/PATH#PID --join TEMPLATE --say TEMPLATE
+//!     cargo bench -- --peer NAME=ws://ADDRESS:PORT/PATH#PID --join TEMPLATE --talk TEMPLATE
 //!
-//! PID is the process whose CPU is counted. A template is a text frame in which `{room}`, `{user}`, `{id}`
-//! (never twice the same) and `{text}` are filled in; without `--join`, connecting is coming in. What is
-//! said has to reach everyone, the speaker included.
+//! PID is the process whose CPU is counted. A template is a text frame in which `{room}`, `{user}`, `{id}` (a new
+//! one each time) and `{text}` are replaced. Without `--join`, a client has joined when it is connected. Each message
+//! must reach everyone, its sender included.
 
 use std::net::SocketAddr;
 
-use crate::hall::Hall;
+use crate::load::Load;
 use crate::machine::Server;
 use crate::support::client::cid;
-use crate::table::{Row, Wanted::Told};
+use crate::table::{Limit::Info, Row};
 use crate::{Plan, progress};
 
 pub struct Peer {
@@ -20,7 +20,7 @@ pub struct Peer {
     pub path: String,
     pub pid: u32,
     pub join: String,
-    pub say: String,
+    pub talk: String,
 }
 
 impl Peer {
@@ -35,15 +35,15 @@ impl Peer {
             path: format!("/{path}"),
             pid: pid.parse().ok()?,
             join: String::new(),
-            say: String::new(),
+            talk: String::new(),
         })
     }
 
-    /// Takes the peers and their templates out of the arguments.
+    /// Removes the peers and their templates from the arguments.
     pub fn take(args: &mut Vec<String>) -> Vec<&'static Peer> {
         let (mut peers, mut rest, mut given) = (vec![], vec![], args.drain(..));
         while let Some(arg) = given.next() {
-            if !matches!(&*arg, "--peer" | "--join" | "--say") {
+            if !matches!(&*arg, "--peer" | "--join" | "--talk") {
                 rest.push(arg);
                 continue;
             }
@@ -53,14 +53,14 @@ impl Peer {
                     Peer::parse(&value).expect("--peer is NAME=ws://127.0.0.1:PORT/PATH#PID"),
                 ),
                 ("--join", Some(peer)) => peer.join = value,
-                ("--say", Some(peer)) => peer.say = value,
-                _ => panic!("{arg} stands behind the --peer that it is for"),
+                ("--talk", Some(peer)) => peer.talk = value,
+                _ => panic!("{arg} comes after the --peer that it belongs to"),
             }
         }
         drop(given);
         *args = rest;
-        let no_say = peers.iter().find(|peer| !peer.say.contains("{text}"));
-        assert!(no_say.is_none(), "a --peer needs a --say with {{text}}");
+        let no_talk = peers.iter().find(|peer| !peer.talk.contains("{text}"));
+        assert!(no_talk.is_none(), "a --peer needs a --talk with {{text}}");
         peers
             .into_iter()
             .map(|peer| &*Box::leak(Box::new(peer)))
@@ -76,27 +76,27 @@ pub fn filled(template: &str, room: usize, user: &str, text: &str) -> String {
         .replace("{text}", text)
 }
 
-/// What goals 1 and 2 measure of ours.
+/// The same as the parts `full` and `paced`.
 pub fn measure(plan: &Plan, peer: &'static Peer) -> Vec<Row> {
     let people = plan.size(500, 20);
-    let mut hall = Hall::new(plan, Server::peer(peer), people, |_| 0);
+    let mut load = Load::new(plan, Server::peer(peer), people, |_| 0);
     let (mut cost, mut p99, mut rate, mut wall) = <(Vec<_>, Vec<_>, Vec<_>, Vec<_>)>::default();
     for turn in plan.repeats() {
         progress(&format!("{} {turn}", peer.name));
-        let paced = hall.pace(200, plan.time(5.0, 0.3), people, |n| n % people);
+        let paced = load.at_rate(200, plan.time(5.0, 0.3), people, |n| n % people);
         cost.push(paced.cpu_per_delivery());
         p99.push(paced.delay(990));
-        hall.crowd.delays = None;
-        let full = hall.rush(plan.size(50, 5), 1, plan.time(5.0, 0.3));
+        load.clients.delays = None;
+        let full = load.full_speed(plan.size(50, 5), 1, plan.time(5.0, 0.3));
         rate.push(full.deliveries / full.cpu * 1e6);
         wall.push(full.deliveries / full.wall * 1e6);
     }
     let row =
-        |goal, what: &str, values| Row::new(goal, format!("{}, {what}", peer.name), values, Told);
+        |part, what: &str, values| Row::new(part, format!("{}, {what}", peer.name), values, Info);
     vec![
-        row(1, "full: deliveries per second of CPU", rate),
-        row(1, "full: deliveries per second that passed", wall),
-        row(2, "paced: CPU per delivery, µs", cost),
-        row(2, "paced: p99, ms", p99),
+        row("full", "deliveries per second of CPU", rate),
+        row("full", "deliveries per second of time", wall),
+        row("paced", "CPU per delivery, µs", cost),
+        row("paced", "delay p99, ms", p99),
     ]
 }

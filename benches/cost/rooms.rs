@@ -1,41 +1,41 @@
-//! Many small rooms: goal 5, and of goal 8 that a delivery costs the same however many rooms there are.
+//! Many small rooms: what a delivery costs, and that it costs the same with more rooms.
 
-use crate::hall::Hall;
+use crate::load::Load;
 use crate::machine::Server;
 use crate::support::Bus;
-use crate::table::Wanted::{AtMost, TimesFloor, Told};
-use crate::table::{Row, Wanted, median};
+use crate::table::Limit::{AtMost, Info, TimesFloor};
+use crate::table::{Limit, Row, median};
 use crate::{Plan, progress};
 
-/// Goal 5.
+/// 2,500 rooms of four clients, with a message per second in each.
 pub fn small(plan: &Plan) -> Vec<Row> {
     let (rooms, size) = (plan.size(2_500, 10), 4);
-    vec![measure(plan, 5, rooms, size, TimesFloor(1.5))]
+    vec![measure(plan, "small", rooms, size, TimesFloor(1.5))]
 }
 
-/// Of goal 8: rooms.
+/// A delivery costs the same, however many rooms there are.
 pub fn growth(plan: &Plan) -> Vec<Row> {
     let counts: &[usize] = if plan.short {
         &[1, 5]
     } else {
         &[1, 100, 5_000]
     };
-    let measure = |rooms: &usize| measure(plan, 8, *rooms, 2, Told);
+    let measure = |rooms: &usize| measure(plan, "rooms", *rooms, 2, Info);
     let mut rows: Vec<_> = counts.iter().map(measure).collect();
     let grown = median(&rows[rows.len() - 1].values) / median(&rows[0].values);
     rows.push(Row::new(
-        8,
-        "the most rooms by the fewest: per delivery",
+        "rooms",
+        "CPU per delivery: most rooms / fewest rooms",
         vec![grown],
         AtMost(1.1),
     ));
     rows
 }
 
-/// The rooms talk in turn, and in each its members.
-fn measure(plan: &Plan, goal: u8, rooms: usize, size: usize, wanted: Wanted) -> Row {
-    let per_second = match wanted {
-        Told => plan.size(1_000, 50),
+/// A message in each room in turn, and in each room from each of its clients in turn.
+fn measure(plan: &Plan, part: &'static str, rooms: usize, size: usize, limit: Limit) -> Row {
+    let per_second = match limit {
+        Info => plan.size(1_000, 50),
         _ => rooms,
     } as u64;
     let speaker = |n: usize| n % rooms * size + n / rooms % size;
@@ -43,13 +43,13 @@ fn measure(plan: &Plan, goal: u8, rooms: usize, size: usize, wanted: Wanted) -> 
     for turn in plan.repeats() {
         progress(&format!("{rooms} rooms {turn}"));
         let measure = |server| {
-            let mut hall = Hall::new(plan, server, rooms * size, |n| n / size);
-            let stretch = hall.pace(per_second, plan.time(5.0, 0.3), size, speaker);
-            stretch.cpu_per_delivery()
+            let mut load = Load::new(plan, server, rooms * size, |n| n / size);
+            let measured = load.at_rate(per_second, plan.time(5.0, 0.3), size, speaker);
+            measured.cpu_per_delivery()
         };
         cost.push(measure(Server::chat(Bus::Redis)));
         bare.push(measure(Server::floor()));
     }
     let what = format!("{rooms} rooms of {size}, {per_second} messages/s: CPU per delivery, µs");
-    Row::new(goal, what, cost, wanted).over(bare)
+    Row::new(part, what, cost, limit).with_floor(bare)
 }

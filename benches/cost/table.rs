@@ -1,43 +1,43 @@
-//! The table: for each goal what was measured, what the floor took in the same run, and whether it is
-//! what was wanted.
+//! The table: each figure, the floor's figure from the same run, and whether the figure keeps its limit.
 
-/// What is wanted of a figure.
+/// The limit of a figure.
 #[derive(Clone, Copy)]
-pub enum Wanted {
+pub enum Limit {
     AtMost(f64),
     AtLeast(f64),
     TimesFloor(f64),
     FloorPlus(f64),
-    /// Nothing: it explains another row.
-    Told,
+    /// No limit: for information.
+    Info,
 }
-use Wanted::*;
+use Limit::*;
 
-/// One figure, measured several times. The floor was measured as often, each right after its value.
+/// One figure, measured several times. The floor is measured as often, each time right after the value.
 pub struct Row {
-    pub goal: u8,
+    pub part: &'static str,
     pub what: String,
     pub values: Vec<f64>,
     pub floors: Vec<f64>,
-    pub wanted: Wanted,
+    pub limit: Limit,
 }
 
 impl Row {
-    pub fn new(goal: u8, what: impl Into<String>, values: Vec<f64>, wanted: Wanted) -> Row {
+    pub fn new(part: &'static str, what: impl Into<String>, values: Vec<f64>, limit: Limit) -> Row {
         Row {
-            goal,
+            part,
             what: what.into(),
             values,
             floors: vec![],
-            wanted,
+            limit,
         }
     }
 
-    pub fn over(self, floors: Vec<f64>) -> Row {
+    /// With the figures of the floor.
+    pub fn with_floor(self, floors: Vec<f64>) -> Row {
         Row { floors, ..self }
     }
 
-    /// Value by floor, of each pair.
+    /// The value divided by the floor, of each pair.
     fn ratios(&self) -> Vec<f64> {
         self.values
             .iter()
@@ -46,51 +46,50 @@ impl Row {
             .collect()
     }
 
-    fn reached(&self) -> Option<bool> {
+    fn is_met(&self) -> Option<bool> {
         let value = median(&self.values);
-        match self.wanted {
+        match self.limit {
             AtMost(limit) => Some(value <= limit),
             AtLeast(limit) => Some(value >= limit),
             TimesFloor(limit) => Some(median(&self.ratios()) <= limit),
             FloorPlus(more) => Some(value <= median(&self.floors) + more),
-            Told => None,
+            Info => None,
         }
     }
 
     fn cells(&self) -> [String; 7] {
-        let told = |figures: &[f64]| short(median(figures)) + &range(figures);
-        let wanted = match self.wanted {
+        let show = |figures: &[f64]| short(median(figures)) + &range(figures);
+        let limit = match self.limit {
             AtMost(limit) => format!("≤ {}", short(limit)),
             AtLeast(limit) => format!("≥ {}", short(limit)),
             TimesFloor(limit) => format!("≤ {limit} × floor"),
             FloorPlus(more) => format!("≤ floor + {}", short(more)),
-            Told => String::new(),
+            Info => String::new(),
         };
         let (floor, ratio) = match self.floors[..] {
             [] => Default::default(),
-            _ => (told(&self.floors), short(median(&self.ratios()))),
+            _ => (show(&self.floors), short(median(&self.ratios()))),
         };
-        let reached = match self.reached() {
+        let met = match self.is_met() {
             Some(true) => "yes",
             Some(false) => "no",
             None => "",
         };
-        let goal = self.goal.to_string();
-        let (what, value) = (self.what.clone(), told(&self.values));
-        [goal, what, value, floor, ratio, wanted, reached.to_string()]
+        let (part, what, value) = (self.part.to_string(), self.what.clone(), show(&self.values));
+        [part, what, value, floor, ratio, limit, met.to_string()]
     }
 }
 
-/// In Markdown, so that it can be shown as it is.
+/// Prints the table in Markdown.
 pub fn print(rows: &[Row]) {
     let head = [
-        "goal",
+        "part",
         "what",
         "median (min…max)",
         "floor",
         "ratio",
-        "wanted",
-        "reached",
+        "limit",
+        "met",
     ];
     let mut lines = vec![head.map(str::to_string)];
     lines.extend(rows.iter().map(Row::cells));
@@ -116,7 +115,7 @@ pub fn median(figures: &[f64]) -> f64 {
     }
 }
 
-/// In brackets; empty where there is one figure only.
+/// ` (min…max)`; empty if all figures are equal.
 fn range(figures: &[f64]) -> String {
     let min = figures.iter().copied().fold(f64::INFINITY, f64::min);
     let max = figures.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -126,7 +125,7 @@ fn range(figures: &[f64]) -> String {
     format!(" ({}…{})", short(min), short(max))
 }
 
-/// Three digits that matter, and no more.
+/// The figure with about three significant digits.
 fn short(figure: f64) -> String {
     let whole = figure.round() as i64;
     match figure.abs() {

@@ -1,4 +1,4 @@
-//! One client: its socket, and what it says.
+//! One client: its socket, and the messages that it sends.
 
 use std::io::{ErrorKind::WouldBlock, Read, Write};
 use std::mem::take;
@@ -11,7 +11,7 @@ use crate::machine::Wire;
 use crate::peer::filled;
 use crate::support::raw::{self, TEXT};
 
-// A reader's segments are the writes that were made for it: on loopback nothing splits or merges them.
+// On loopback, one write is one segment: the segments that a client has received are the server's writes.
 sockopt_impl!(
     TcpInfo,
     GetOnly,
@@ -20,20 +20,20 @@ sockopt_impl!(
     libc::tcp_info
 );
 
-pub struct Member {
+pub struct Client {
     pub stream: TcpStream,
     wire: Wire,
     room: usize,
-    /// The beginning of a frame.
+    /// The start of a frame whose rest has not arrived.
     pub unread: Vec<u8>,
-    pub switched: bool,
-    /// Messages that have arrived.
+    pub upgraded: bool,
+    /// Messages received.
     pub talks: u64,
 }
 
-impl Member {
-    /// Connects and asks for the upgrade. The rest follows when the answers arrive.
-    pub fn connect(addr: SocketAddr, wire: Wire, room: usize) -> Member {
+impl Client {
+    /// Connects and requests the upgrade. `read` sends the join when the answer arrives.
+    pub fn connect(addr: SocketAddr, wire: Wire, room: usize) -> Client {
         let mut stream = TcpStream::connect(addr).expect("the server accepts");
         stream.set_nodelay(true).expect("a socket");
         stream.set_nonblocking(true).expect("a socket");
@@ -42,28 +42,28 @@ impl Member {
             head = head.replacen("/ws", &peer.path, 1);
         }
         stream.write_all(head.as_bytes()).expect("a head fits");
-        let (unread, switched, talks) = Default::default();
-        Member {
+        let (unread, upgraded, talks) = Default::default();
+        Client {
             stream,
             wire,
             room,
             unread,
-            switched,
+            upgraded,
             talks,
         }
     }
 
-    pub fn say(&mut self, text: &str, joined: usize) {
+    pub fn send(&mut self, text: &str, joined: usize) {
         let bytes = match self.wire {
             Wire::Chat => frames::talk(text),
             Wire::Floor => frames::sized(&frames::delivery(text).repeat(joined)),
-            Wire::Peer(peer) => raw::frame(TEXT, filled(&peer.say, self.room, "", text)),
+            Wire::Peer(peer) => raw::frame(TEXT, filled(&peer.talk, self.room, "", text)),
         };
         let sent = self.stream.write_all(&bytes);
-        sent.expect("what is said fits into a socket that is being read");
+        sent.expect("a message fits into the buffer of a socket that is read");
     }
 
-    /// What has arrived, behind what was left of it last time; `None` at the end of the connection.
+    /// The bytes left over from the last read, and those that have arrived since. `None`: the connection has ended.
     pub fn read<'a>(&mut self, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
         let unread = take(&mut self.unread);
         buffer[..unread.len()].copy_from_slice(&unread);
@@ -73,12 +73,12 @@ impl Member {
             _ => return None,
         };
         let bytes = &buffer[..unread.len() + new];
-        if self.switched {
+        if self.upgraded {
             return Some(bytes);
         }
-        let head = bytes.windows(4).position(|end| end == b"\r\n\r\n")?; // it comes in one piece
+        let head = bytes.windows(4).position(|end| end == b"\r\n\r\n")?; // it arrives in one read
         assert!(bytes.starts_with(b"HTTP/1.1 101 "), "the server refuses");
-        self.switched = true;
+        self.upgraded = true;
         let join = match self.wire {
             Wire::Chat => frames::join(self.room),
             Wire::Floor => frames::sized(&(self.room as u32).to_le_bytes()),
@@ -91,7 +91,7 @@ impl Member {
         Some(&bytes[head + 4..])
     }
 
-    /// The writes that the server has made for this client.
+    /// How many writes the server has made to this client.
     pub fn writes(&self) -> u64 {
         let info = TcpInfo.get(&self.stream).expect("a TCP socket");
         info.tcpi_data_segs_in.into()
