@@ -54,7 +54,7 @@ async fn until(users: &[UserRef], fact: impl Fn(&User) -> bool) -> Option<Durati
 
 pub async fn stampede(flags: &Flags) -> usize {
     need_descriptors(3_000);
-    let sim = Simulation::start(flags.seed, 2).await;
+    let sim = Simulation::start_with(flags, 2).await;
     sim.router.set(&sim.addrs[..1]);
     let users = start_clients(&sim, PAGES);
     let all = PAGES / ROOMS;
@@ -117,7 +117,7 @@ pub async fn stampede(flags: &Flags) -> usize {
 }
 
 pub async fn status(flags: &Flags) -> usize {
-    let sim = Simulation::start(flags.seed, flags.dynos).await;
+    let sim = Simulation::start(flags).await;
     let users = start_clients(&sim, flags.clients);
     let joined = until(&users, |user| user.connected.is_some());
     if joined.await.is_none() {
