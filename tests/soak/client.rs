@@ -56,8 +56,8 @@ pub struct Client {
     rng: Rng,
     choose: Choose,
     has_tried: bool,
-    /// What this connection was told about Redis. A welcome may come between "down" and "up".
-    told_down: bool,
+    /// The last `status` of this connection was `down`. A welcome may come between `down` and `up`.
+    notified_down: bool,
 }
 
 impl Client {
@@ -76,7 +76,7 @@ impl Client {
             rng,
             choose,
             has_tried: false,
-            told_down: false,
+            notified_down: false,
         }
     }
 
@@ -122,7 +122,7 @@ impl Client {
         tally.reconnects += u64::from(self.has_tried);
         tally.tries.push(due);
         self.has_tried = true;
-        self.told_down = false;
+        self.notified_down = false;
         self.user.borrow_mut().redis_down = false;
     }
 
@@ -176,10 +176,10 @@ impl Client {
             Some("members") => list_members(&self.sim, &mut user, &mut tally, dyno, frame),
             Some("status") => {
                 let down = frame["redis"] == "down";
-                if down == self.told_down {
-                    user.wrong.push(format!("told twice: {frame}"));
+                if down == self.notified_down {
+                    user.wrong.push(format!("the same status twice: {frame}"));
                 }
-                self.told_down = down;
+                self.notified_down = down;
                 user.redis_down = down;
             }
             Some("error") => {
@@ -233,7 +233,7 @@ impl Client {
                 self.closed(1006);
                 let sim = self.sim.clone();
                 spawn_local(async move {
-                    // Neither read nor closed until the dyno has surely closed it.
+                    // The socket is neither read nor closed until the dyno has surely closed it.
                     sim.pause_until(now + 2 * DEAD_CONNECTION).await;
                     drop(socket);
                 });

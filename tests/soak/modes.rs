@@ -20,7 +20,7 @@ const MOST_PER_BIN: usize = 60;
 /// 95 % of the pages are back within this time.
 const BACK: Duration = Duration::from_secs(8);
 /// Every page knows the status of Redis within this time.
-const TOLD: Duration = Duration::from_secs(5);
+const KNOWN: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Starts clients who only listen, in ten rooms.
@@ -141,13 +141,13 @@ pub async fn status(flags: &Flags) -> usize {
             let up = until(&users, |user| !user.redis_down).await;
             sim.redis.replace(Some(redis));
             println!(
-                "status round={round} redis={how} pages={} all_told_down_after={down:?} all_told_up_after={up:?}",
+                "status round={round} redis={how} pages={} all_know_down_after={down:?} all_know_up_after={up:?}",
                 users.len()
             );
             for (what, took) in [("down", down), ("up", up)] {
-                if took.is_none_or(|took| took > TOLD) {
+                if took.is_none_or(|took| took > KNOWN) {
                     sim.fail(format!(
-                        "{what} ({how}) reached every page after {took:?}, not {TOLD:?}"
+                        "{what} ({how}) reached every page after {took:?}, not {KNOWN:?}"
                     ));
                 }
             }

@@ -22,7 +22,7 @@ pub struct Dyno {
 
 /// The program under test; `DYNOCHAT_BIN` names another build of it, for measurements.
 pub fn program() -> PathBuf {
-    let built_for_tests = option_env!("CARGO_BIN_EXE_dynochat"); // which examples do not get
+    let built_for_tests = option_env!("CARGO_BIN_EXE_dynochat"); // not set for examples
     let named = std::env::var_os("DYNOCHAT_BIN").map(PathBuf::from);
     let program = named.or_else(|| built_for_tests.map(PathBuf::from));
     program.expect("DYNOCHAT_BIN names the program")

@@ -85,9 +85,9 @@ pub enum Event {
     Closed(u16),
     /// The server refused the page with this code and reason. It stops: do not call `next` again.
     Stopped(u16, String),
-    /// The caller called for attention with [`Model::wake`].
+    /// [`Model::wake`] was notified.
     Woken,
-    /// The time that the caller named has come.
+    /// It is the time that the caller gave.
     Time,
 }
 
