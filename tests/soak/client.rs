@@ -136,7 +136,7 @@ impl Client {
     /// The connection is another one from now on. The first one may have brought newer messages than the welcome.
     fn moved(&mut self, dyno: SocketAddr, welcome: &Value) {
         self.sim.tally.borrow_mut().moves += 1;
-        self.told_down = self.model.told_down();
+        self.notified_down = self.model.notified_down();
         self.welcomed(dyno, welcome, true);
     }
 

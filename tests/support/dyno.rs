@@ -186,8 +186,9 @@ impl Dyno {
     pub async fn successor(&self) -> Dyno {
         let dir = TempDir::with_prefix("dynochat-").expect("a temporary directory");
         let mut next = Dyno {
-            child: spawn(self.port, &self.vars, &dir),
+            child: spawn(&self.program, self.port, &self.vars, &dir),
             port: self.port,
+            program: self.program.clone(),
             vars: self.vars.clone(),
             dir,
         };
