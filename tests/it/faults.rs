@@ -250,8 +250,8 @@ async fn a_crowd_talks_while_redis_is_restarted() {
     assert_eq!(redis.clients().len(), 2, "{:#?}", redis.clients());
 }
 
-/// Each outage was told once, and its end once. There may be more of them than the test made: a busy machine can take
-/// longer for a PING than a dyno waits for it.
+/// Every page has one `status down` and one `up` for each outage. There may be more outages than the test made: a busy
+/// machine can take longer for a PING than a dyno waits for it.
 fn is_told_of_outages(status: &[&str], made: usize, user: &str) {
     let pairs = status.chunks(2);
     assert!(pairs.len() >= made, "{user}: {status:?}");
@@ -513,7 +513,7 @@ async fn a_name_whose_lease_was_evicted_ends_like_any_other() {
     let (mut dynos, redis, mut hanako, _taro) = hanako_and_taro().await;
     hanako.expect_members(&["hanako", "taro"]).await;
     dynos[1].kill().await;
-    redis.cmd::<u64>(&["DEL", &names_key("lobby")]); // as a Redis does that is short of memory
+    redis.cmd::<u64>(&["DEL", &names_key("lobby")]); // as a Redis that is short of memory does
     hanako.expect_members_within(&["hanako"], 30 * SECOND).await;
     check::names_are(&redis, "lobby", &["hanako"]).await;
 }

@@ -22,14 +22,14 @@ async fn two_dynos() -> (Redis, Proxy, Dyno, Dyno) {
     (redis, proxy, behind, direct)
 }
 
-/// Cuts the dyno off from its Redis, until the client was told.
+/// Cuts the dyno off from its Redis, and waits until the client has `status down`.
 async fn cut(proxy: &Proxy, client: &mut Client) {
     proxy.set(Flow::Cut);
     let status = client.expect_within("status", PATIENCE).await;
     assert_eq!(status["redis"], "down");
 }
 
-/// Ends the cut. The client is told, and closed with 1012, to resume.
+/// Ends the cut. The client gets `status up`, and Close 1012, to resume.
 async fn is_asked_to_resume(proxy: &Proxy, client: &mut Client) {
     proxy.set(Flow::Through);
     let status = client.expect_within("status", PATIENCE).await;

@@ -96,7 +96,7 @@ async fn ten_thousand_idle_connections_fit_in_sixty_megabytes() {
 
 // ---- behind a router that cuts a connection without traffic after 55 seconds, as the platform's does
 
-/// The idle timeout in `tests/router.cfg`.
+/// The idle timeout in `bin/router.cfg`.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(55);
 
 /// A server that answers an upgrade and then sends nothing.

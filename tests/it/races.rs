@@ -245,7 +245,7 @@ async fn a_member_returns_at_once_while_the_old_connection_is_half_open(bus: Bus
     old.join("lobby", "hanako", &token(), None).await;
     taro.expect_members(&["hanako", "taro"]).await;
     let lists = taro.members_frames();
-    proxy.set(Flow::Swallow); // as when a train enters a tunnel: no FIN, no reset
+    proxy.set(Flow::Swallow); // neither a FIN nor a reset arrives
     let swallowed = Instant::now();
     taro.say("missed").await;
     let mut back = place
@@ -353,7 +353,7 @@ async fn a_client_that_stops_reading_is_closed_and_delays_nobody(bus: Bus) {
     let (first, last) = (seen[0], seen[seen.len() - 1]);
     let mut stream = witness.seen(last).await;
     stream.retain(|id| (first..=last).contains(id));
-    assert_eq!(seen, stream, "no hole before the Close");
+    assert_eq!(seen, stream, "no message is missing before the Close");
     let last = last.to_string();
     let back = dyno.join_with("lobby", "slow", &token, Some(&last)).await;
     // The outbox may hold more than the history. Then the client cannot resume, and gets a gap.

@@ -1,6 +1,6 @@
 //! A simulated client: the page's rules, random actions of its user, and a record of all that the user sees.
 
-use super::simulation::{Simulation, UserRef};
+use super::simulation::{Simulation, Tally, UserRef};
 use super::support::Id;
 use super::support::page::model::{DEAD_CONNECTION, Event, Model, users};
 use super::user::User;
@@ -56,8 +56,8 @@ pub struct Client {
     rng: Rng,
     choose: Choose,
     has_tried: bool,
-    /// What this connection was told about Redis. A welcome may come between "down" and "up".
-    told_down: bool,
+    /// The last `status` of this connection was `down`. A welcome may come between `down` and `up`.
+    notified_down: bool,
 }
 
 impl Client {
@@ -76,7 +76,7 @@ impl Client {
             rng,
             choose,
             has_tried: false,
-            told_down: false,
+            notified_down: false,
         }
     }
 
@@ -122,39 +122,41 @@ impl Client {
         tally.reconnects += u64::from(self.has_tried);
         tally.tries.push(due);
         self.has_tried = true;
-        self.told_down = false;
+        self.notified_down = false;
         self.user.borrow_mut().redis_down = false;
     }
 
     fn closed(&self, code: u16) {
         *self.sim.tally.borrow_mut().closes.entry(code).or_default() += 1;
         let mut user = self.user.borrow_mut();
-        user.connected = None;
+        user.disconnect();
         user.note(format!("closed with {code}"));
     }
 
     /// The connection is another one from now on. The first one may have brought newer messages than the welcome.
     fn moved(&mut self, dyno: SocketAddr, welcome: &Value) {
         self.sim.tally.borrow_mut().moves += 1;
-        self.told_down = self.model.told_down();
+        self.notified_down = self.model.notified_down();
         self.welcomed(dyno, welcome, true);
     }
 
     fn welcomed(&self, dyno: SocketAddr, frame: &Value, moved: bool) {
         let dyno = self.sim.index_of(dyno);
         let mut user = self.user.borrow_mut();
-        user.connected = Some((dyno, Instant::now()));
-        user.dynos.push(dyno);
+        user.connect(dyno);
         user.note(format!("welcomed by dyno {dyno}, moved: {moved}"));
         user.redis_down = false;
         let talks = frame["history"].as_array().into_iter().flatten();
+        let note = |talk: &&Value| self.sim.note_message(&user.room, talk);
+        let talks = talks.inspect(note);
         let history = talks.map(|talk| (Id::of(talk, "id"), cid(talk))).collect();
         let (gap, mut newest) = (frame["gap"] == true, Id::of(frame, "last"));
         if moved && !gap {
             newest = newest.max(user.last().unwrap_or_default());
         }
         user.welcome(gap, history, newest);
-        list_members(&self.sim, &mut user, dyno, frame);
+        let mut tally = self.sim.tally.borrow_mut();
+        list_members(&self.sim, &mut user, &mut tally, dyno, frame);
     }
 
     /// Records and judges a frame. The model has acted on it already.
@@ -167,16 +169,17 @@ impl Client {
         let mut tally = self.sim.tally.borrow_mut();
         match frame["kind"].as_str() {
             Some("talk") => {
+                self.sim.note_message(&user.room, frame);
                 let is_new = user.show(Id::of(frame, "id"), &cid(frame));
                 tally.delivered += u64::from(is_new);
             }
-            Some("members") => list_members(&self.sim, &mut user, dyno, frame),
+            Some("members") => list_members(&self.sim, &mut user, &mut tally, dyno, frame),
             Some("status") => {
                 let down = frame["redis"] == "down";
-                if down == self.told_down {
-                    user.wrong.push(format!("told twice: {frame}"));
+                if down == self.notified_down {
+                    user.wrong.push(format!("the same status twice: {frame}"));
                 }
-                self.told_down = down;
+                self.notified_down = down;
                 user.redis_down = down;
             }
             Some("error") => {
@@ -207,7 +210,7 @@ impl Client {
             Action::Reload => {
                 self.count_action("reload");
                 self.model.reload();
-                self.user.borrow_mut().reloaded = true;
+                self.user.borrow_mut().reload();
                 self.closed(1001);
             }
             Action::DropConnection => {
@@ -221,7 +224,7 @@ impl Client {
                 {
                     let mut user = self.user.borrow_mut();
                     user.half_open_until = Some(now + RENEWED_FOR);
-                    user.connected = None;
+                    user.disconnect();
                 }
                 if !at_once {
                     self.sim.pause_until(now + DEAD_CONNECTION).await;
@@ -230,7 +233,7 @@ impl Client {
                 self.closed(1006);
                 let sim = self.sim.clone();
                 spawn_local(async move {
-                    // Neither read nor closed until the dyno has surely closed it.
+                    // The socket is neither read nor closed until the dyno has surely closed it.
                     sim.pause_until(now + 2 * DEAD_CONNECTION).await;
                     drop(socket);
                 });
@@ -249,10 +252,10 @@ impl Client {
     async fn leave(&mut self) {
         self.count_action("leave");
         // From now on: others may see that the user left before its own socket is closed.
-        self.user.borrow_mut().gone = Some(Instant::now());
+        self.user.borrow_mut().leave();
         self.model.leave().await;
         let mut user = self.user.borrow_mut();
-        user.connected = None;
+        user.disconnect();
         user.give_up(|_| true);
     }
 
@@ -262,7 +265,7 @@ impl Client {
     }
 }
 
-fn list_members(sim: &Simulation, user: &mut User, dyno: usize, frame: &Value) {
+fn list_members(sim: &Simulation, user: &mut User, tally: &mut Tally, dyno: usize, frame: &Value) {
     user.users = users(frame);
     user.count = frame["count"].as_u64().unwrap_or(0) as usize;
     if user.count == user.users.len() && !user.users.contains(&user.name) {
@@ -270,7 +273,10 @@ fn list_members(sim: &Simulation, user: &mut User, dyno: usize, frame: &Value) {
         user.wrong.push(format!("{name} is not in its own list"));
     }
     let at = sim.start.elapsed().as_secs_f64();
-    for what in sim.judge_list(user, dyno, frame) {
+    let judged = sim.judge_list(user, dyno, frame);
+    tally.lists += 1;
+    tally.wrong_lists += u64::from(!judged.is_empty());
+    for what in judged {
         user.wrong.push(format!("{what}, at {at:.1} s"));
     }
 }

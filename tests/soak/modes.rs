@@ -20,7 +20,7 @@ const MOST_PER_BIN: usize = 60;
 /// 95 % of the pages are back within this time.
 const BACK: Duration = Duration::from_secs(8);
 /// Every page knows the status of Redis within this time.
-const TOLD: Duration = Duration::from_secs(5);
+const KNOWN: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Starts clients who only listen, in ten rooms.
@@ -54,7 +54,7 @@ async fn until(users: &[UserRef], fact: impl Fn(&User) -> bool) -> Option<Durati
 
 pub async fn stampede(flags: &Flags) -> usize {
     need_descriptors(3_000);
-    let sim = Simulation::start(flags.seed, 2).await;
+    let sim = Simulation::start_with(flags, 2).await;
     sim.router.set(&sim.addrs[..1]);
     let users = start_clients(&sim, PAGES);
     let all = PAGES / ROOMS;
@@ -117,7 +117,7 @@ pub async fn stampede(flags: &Flags) -> usize {
 }
 
 pub async fn status(flags: &Flags) -> usize {
-    let sim = Simulation::start(flags.seed, flags.dynos).await;
+    let sim = Simulation::start(flags).await;
     let users = start_clients(&sim, flags.clients);
     let joined = until(&users, |user| user.connected.is_some());
     if joined.await.is_none() {
@@ -141,13 +141,13 @@ pub async fn status(flags: &Flags) -> usize {
             let up = until(&users, |user| !user.redis_down).await;
             sim.redis.replace(Some(redis));
             println!(
-                "status round={round} redis={how} pages={} all_told_down_after={down:?} all_told_up_after={up:?}",
+                "status round={round} redis={how} pages={} all_know_down_after={down:?} all_know_up_after={up:?}",
                 users.len()
             );
             for (what, took) in [("down", down), ("up", up)] {
-                if took.is_none_or(|took| took > TOLD) {
+                if took.is_none_or(|took| took > KNOWN) {
                     sim.fail(format!(
-                        "{what} ({how}) reached every page after {took:?}, not {TOLD:?}"
+                        "{what} ({how}) reached every page after {took:?}, not {KNOWN:?}"
                     ));
                 }
             }

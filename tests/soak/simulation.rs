@@ -1,9 +1,11 @@
 //! The shared state of the soak test: Redis, the dynos, the users, and counters. It also judges lists of members, for
 //! which it knows since when each dyno and Redis work undisturbed.
 
+use super::Flags;
+use super::compare::Seen;
 use super::support::page::Router;
 use super::support::proxy::Proxy;
-use super::support::{Dyno, Redis};
+use super::support::{Dyno, Id, Redis};
 use super::user::User;
 use futures_util::future::join_all;
 use serde_json::Value;
@@ -42,6 +44,9 @@ pub struct Tally {
     /// When each try to connect was due.
     pub tries: Vec<Instant>,
     pub machine_stalls: u64,
+    /// Lists of members received, and how many of them were wrong.
+    pub lists: u64,
+    pub wrong_lists: u64,
 }
 
 pub struct Simulation {
@@ -62,13 +67,20 @@ pub struct Simulation {
     pub users: RefCell<Vec<UserRef>>,
     by_name: RefCell<HashMap<String, UserRef>>,
     pub tally: RefCell<Tally>,
+    pub seen: RefCell<Seen>,
     /// No more faults and no more actions: everything comes to rest.
     pub settling: Cell<bool>,
+    /// What violates the contract is counted, and not printed.
+    counting: bool,
     pub failures: RefCell<Vec<String>>,
 }
 
 impl Simulation {
-    pub async fn start(seed: u64, count: usize) -> Rc<Simulation> {
+    pub async fn start(flags: &Flags) -> Rc<Simulation> {
+        Simulation::start_with(flags, flags.dynos).await
+    }
+
+    pub async fn start_with(flags: &Flags, count: usize) -> Rc<Simulation> {
         let redis = Redis::start(&["--appendonly", "yes"]).await;
         let proxy = Proxy::to_redis(&redis).await;
         let names: Vec<String> = (1..=count).map(|n| format!("web.{n}")).collect();
@@ -85,7 +97,7 @@ impl Simulation {
         let named: Vec<_> = addrs.iter().copied().zip(names).collect();
         let now = Instant::now();
         Rc::new(Simulation {
-            seed,
+            seed: flags.seed,
             start: now,
             redis: RefCell::new(Some(redis)),
             dynos: dynos.into_iter().map(|d| RefCell::new(Some(d))).collect(),
@@ -98,7 +110,9 @@ impl Simulation {
             users: RefCell::default(),
             by_name: RefCell::default(),
             tally: RefCell::default(),
+            seen: RefCell::default(),
             settling: Cell::new(false),
+            counting: flags.single_file,
             failures: RefCell::default(),
         })
     }
@@ -117,7 +131,9 @@ impl Simulation {
     }
 
     pub fn fail(&self, what: String) {
-        println!("FAILED {what}");
+        if !self.counting {
+            println!("FAILED {what}");
+        }
         self.failures.borrow_mut().push(what);
     }
 
@@ -125,6 +141,14 @@ impl Simulation {
         let at = self.start.elapsed().as_secs_f64();
         println!("fault={kind:?} at={at:.1}s");
         *self.tally.borrow_mut().faults.entry(kind).or_default() += 1;
+    }
+
+    /// Notes a message that somebody was shown.
+    pub fn note_message(&self, room: &str, talk: &Value) {
+        let mut seen = self.seen.borrow_mut();
+        let room = seen.entry(room.to_string()).or_default();
+        let cid = talk["cid"].as_str().unwrap_or("?");
+        room.insert(Id::of(talk, "id"), cid.to_string());
     }
 
     /// Sleeps, but not longer than until the simulation settles.

@@ -2,6 +2,8 @@
 //! it with the stream at the end.
 
 use super::support::Id;
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
 /// A run of messages without an announced gap: exactly these ids of the stream, in this order.
@@ -52,6 +54,13 @@ pub struct User {
     pub reloaded: bool,
     /// When the user left.
     pub gone: Option<Instant>,
+    /// Its pages: a reload makes a new one.
+    pages: Vec<PageLife>,
+    /// Every message that any of its pages has shown.
+    pub seen: BTreeSet<Id>,
+    /// Since when the page has no connection, after it had one; and for how long it had none before.
+    offline_since: Option<Instant>,
+    offline: Duration,
     /// What violated the contract.
     pub wrong: Vec<String>,
 }
@@ -67,6 +76,54 @@ impl User {
 
     pub fn note(&mut self, what: impl Into<String>) {
         self.events.push((Instant::now(), what.into()));
+    }
+
+    /// A welcome came from this dyno.
+    pub fn connect(&mut self, dyno: usize) {
+        let now = Instant::now();
+        self.offline = self.offline();
+        self.offline_since = None;
+        if self.pages.last().is_none_or(|page| page.end.is_some()) {
+            let (from_ms, end) = (wall_ms(), None);
+            self.pages.push(PageLife { from_ms, end });
+        }
+        self.connected = Some((dyno, now));
+        self.dynos.push(dyno);
+    }
+
+    pub fn leave(&mut self) {
+        self.gone = Some(Instant::now());
+        self.end_page();
+    }
+
+    pub fn reload(&mut self) {
+        self.reloaded = true;
+        self.end_page();
+    }
+
+    fn end_page(&mut self) {
+        let newest = self.seen.last().copied().unwrap_or_default();
+        if let Some(page) = self.pages.last_mut() {
+            page.end.get_or_insert((wall_ms(), newest));
+        }
+    }
+
+    /// Its pages. The last one has no end if the user is still there.
+    pub fn pages(&self) -> &[PageLife] {
+        &self.pages
+    }
+
+    pub fn disconnect(&mut self) {
+        if self.connected.take().is_some() && self.gone.is_none() {
+            self.offline_since = Some(Instant::now());
+        }
+    }
+
+    /// For how long the page had no connection since its first welcome.
+    pub fn offline(&self) -> Duration {
+        let end = self.gone.unwrap_or_else(Instant::now);
+        let since = self.offline_since.map(|since| end.duration_since(since));
+        self.offline + since.unwrap_or_default()
     }
 
     /// The last five events: how long ago, and what.
@@ -125,6 +182,7 @@ impl User {
 
     /// Records a message, live or from a history. Returns true if it was new to this page.
     pub fn show(&mut self, id: Id, cid: &str) -> bool {
+        self.seen.insert(id);
         let own = self.messages.iter_mut().find(|m| m.cid == cid);
         let is_own = own.is_some();
         if let Some(message) = own {
@@ -166,6 +224,18 @@ impl User {
             }
         }
     }
+}
+
+/// The life of a page, by the wall clock in ms: from its first welcome until a reload, or until the user left.
+pub struct PageLife {
+    pub from_ms: u64,
+    /// With the newest message that it showed. Later ones may have been on their way.
+    pub end: Option<(u64, Id)>,
+}
+
+pub fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_millis() as u64
 }
 
 /// An id below this one and not below any earlier one: sequence numbers rise.

@@ -99,7 +99,7 @@ fn compare_shown(user: &User, stream: &[Entry], count: &mut Count, fail: impl Fn
             if between < SURELY_HELD && stream.iter().any(|e| e.id == from) {
                 count.false_gaps += 1;
                 fail(format!(
-                    "was told of a gap between {from} and {to} with only {between} messages (dynos {:?})",
+                    "got a gap between {from} and {to} with only {between} messages (dynos {:?})",
                     user.dynos
                 ));
             }

@@ -384,7 +384,7 @@ impl Client {
         frames
     }
 
-    /// Sends a ping. Its answer proves that everything sent before was dealt with.
+    /// Sends a ping and waits for its answer: the server has handled everything that was sent before.
     pub async fn settle(&mut self) {
         self.send(json!({"kind": "ping"})).await;
         self.expect_kind("tick").await;
@@ -729,7 +729,7 @@ fn assert_nothing_wrong(user: &str, journal: &Journal) {
     }
 }
 
-/// May the server send this at any moment, whatever the client does?
+/// True for frames that the server may send at any moment.
 pub fn is_unprompted(frame: &Value) -> bool {
     frame["kind"] == "members" || frame["kind"] == "tick"
 }

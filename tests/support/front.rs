@@ -12,7 +12,7 @@ pub struct Front {
 }
 
 impl Front {
-    /// Before these two servers, which may be one and the same.
+    /// In front of these two servers, which may be the same one.
     pub async fn before(servers: [SocketAddr; 2]) -> Front {
         for attempt in 1.. {
             let port = free_port();

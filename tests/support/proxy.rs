@@ -136,7 +136,7 @@ async fn pump(
     passes: fn(Flow) -> bool,
 ) {
     let mut bytes = vec![0; 16 * 1024];
-    // A byte stream with a hole cannot go on, so after dropping bytes once this connection drops everything.
+    // A byte stream cannot go on when bytes are missing: after dropping some, this connection drops everything.
     let mut dropped = false;
     while let Ok(n @ 1..) = from.read(&mut bytes).await {
         dropped |= !passes(*flow.borrow());

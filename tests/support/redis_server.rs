@@ -56,7 +56,7 @@ impl Redis {
         unreachable!("the loop ends by returning or panicking")
     }
 
-    /// One that speaks TLS too, with a certificate that nobody but itself vouches for; and where.
+    /// A Redis that speaks TLS, too, with a self-signed certificate. Returns its `rediss://` URL.
     pub async fn start_with_tls() -> (Redis, String) {
         Redis::start_with_tls_and(&[]).await
     }
@@ -80,11 +80,11 @@ impl Redis {
         ]
         .concat();
         let mut redis = Redis::start(&options).await;
-        redis.tls = Some(dir); // it reads them at every start
+        redis.tls = Some(dir); // Redis reads both files at every start
         (redis, format!("rediss://127.0.0.1:{port}"))
     }
 
-    /// Waits until it is this process that answers, and not with LOADING.
+    /// Waits until this process answers with something else than LOADING.
     async fn answers(&mut self) -> Result<(), String> {
         let mine = format!("process_id:{}\r", self.child.id());
         let start = Instant::now();
@@ -140,7 +140,7 @@ impl Redis {
             .unwrap_or_else(|e| panic!("redis refused {words:?}: {e}"))
     }
 
-    /// Who is connected, one `CLIENT LIST` line each, without the test itself.
+    /// The connected clients without the test itself, one line of `CLIENT LIST` each.
     pub fn clients(&self) -> Vec<String> {
         let me = format!("id={} ", self.cmd::<u64>(&["CLIENT", "ID"]));
         let list: String = self.cmd(&["CLIENT", "LIST"]);
@@ -150,7 +150,7 @@ impl Redis {
             .collect()
     }
 
-    /// Cuts every connection but the test's own; how many there were.
+    /// Closes every connection but the test's own. Returns how many there were.
     pub fn cut_all(&self) -> u64 {
         self.cmd(&["CLIENT", "KILL", "SKIPME", "yes"])
     }
@@ -159,7 +159,7 @@ impl Redis {
         kill(Pid::from_raw(self.child.id() as i32), signal).expect("redis-server can be signalled");
     }
 
-    /// Ends it; with `appendonly yes` the data is on disk before.
+    /// Stops it. With `appendonly yes`, the data is on disk by then.
     pub async fn stop(&mut self) {
         self.signal(Signal::SIGTERM);
         eventually("redis-server ends", PATIENCE, async || {
@@ -172,7 +172,7 @@ impl Redis {
         self.own.lock().unwrap().take();
     }
 
-    /// Starts it on the same port with what is on its disk. Returns when it answers.
+    /// Starts it on the same port with the data on its disk. Returns when it answers.
     pub async fn restart(&mut self) {
         self.respawn();
         self.answers().await.unwrap_or_else(|why| {
@@ -198,7 +198,7 @@ impl Redis {
     }
 }
 
-/// A port with no Redis behind it yet, and the URL a dyno is given for it; [`Reserved::start`] brings it to life.
+/// A port on which no Redis listens yet, and its URL. [`Reserved::start`] starts a Redis there.
 pub struct Reserved(u16);
 
 impl Reserved {

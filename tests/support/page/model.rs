@@ -85,9 +85,9 @@ pub enum Event {
     Closed(u16),
     /// The server refused the page with this code and reason. It stops: do not call `next` again.
     Stopped(u16, String),
-    /// The caller called for attention with [`Model::wake`].
+    /// [`Model::wake`] was notified.
     Woken,
-    /// The time that the caller named has come.
+    /// It is the time that the caller gave.
     Time,
 }
 
@@ -140,7 +140,7 @@ struct Connection {
     welcomed: Option<Instant>,
     redis_down: bool,
     /// The last `status` said that Redis is down. A welcome may come after it.
-    told_down: bool,
+    notified_down: bool,
     /// The connection is dead at this time if no frame comes.
     dead_at: Instant,
     close: (u16, String),
@@ -195,8 +195,8 @@ impl Model {
     }
 
     /// The connection was told that Redis is down, and not yet that it is up.
-    pub fn told_down(&self) -> bool {
-        self.connection.as_ref().is_some_and(|c| c.told_down)
+    pub fn notified_down(&self) -> bool {
+        self.connection.as_ref().is_some_and(|c| c.notified_down)
     }
 
     /// Runs the page until something happens, or until this time. May be cancelled and called again.
@@ -357,7 +357,7 @@ impl Model {
             Some("status") => {
                 let soon = now + Duration::from_secs_f64(self.rng.f64()); // not all pages at once
                 connection.redis_down = frame["redis"] == "down";
-                connection.told_down = connection.redis_down;
+                connection.notified_down = connection.redis_down;
                 if connection.welcomed.is_none() {
                     connection.deadline = (!connection.redis_down).then_some(soon + TRY);
                 }
@@ -521,7 +521,7 @@ impl Connection {
             deadline: Some(now + TRY),
             welcomed: None,
             redis_down: false,
-            told_down: false,
+            notified_down: false,
             dead_at: now + heartbeat + SLACK,
             close: (1006, String::new()),
         }
