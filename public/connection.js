@@ -8,7 +8,7 @@ const TRY_MS = 10_000;          // a try succeeds if the socket opens and the we
 const SLACK_MS = 10_000;        // a connection is dead after a heartbeat and this time without any frame
 const PING_MS = 1_500;          // after waking up: a ping without an answer for this long means a dead connection
 const GOOD_MS = 5_000;          // a connection that lasted this long after its welcome resets the back-off
-const FIRST_RETRY_MS = 3_000;   // the first retry comes after a random time up to this
+const SPREAD_MS = 3_000;        // the first retry comes after a random time up to this, or up to what the welcome said
 const RETRY_SECONDS = [1, 2, 4, 8, 15];   // the next ones after a random time between half of this and all of it
 const STEP_WHEN_FULL = 4;       // after Close 1013 (the dyno is full), begin with 8 s
 
@@ -26,6 +26,7 @@ export const connection = {
   welcomedAt: 0,    // 0: not yet since the form was shown
   tickAt: 0,        // the newest tick
   tickMs: 25_000,
+  spreadMs: SPREAD_MS,
   redisDown: false,
   refusal: null,    // the newest error frame
   whyStopped: "",
@@ -67,7 +68,8 @@ export function send(frame) {
 
 // Without "quit": for the server, this person will be back.
 function closeSocket(code) {
-  const { socket } = connection;
+  const { socket, phase, welcomedAt } = connection;
+  if (phase === "live" && now() - welcomedAt > GOOD_MS) connection.failedTries = 0;
   Object.assign(connection, { socket: null, pingedAt: 0, redisDown: false });
   socket?.close();
   handlers.closed(code);
@@ -90,9 +92,11 @@ function receive(data) {
   if (frame) handlers.received(frame);
 }
 
-function welcomed({ dyno, boot, tick_ms: tickMs }) {
+function welcomed({ dyno, boot, tick_ms: tickMs, spread_ms: spreadMs }) {
   if (connection.welcomedAt) connection.reconnects += 1;
-  Object.assign(connection, { phase: "live", welcomedAt: now(), redisDown: false, dyno, boot, tickMs: tickMs || connection.tickMs });
+  Object.assign(connection, { phase: "live", welcomedAt: now(), redisDown: false, dyno, boot });
+  if (tickMs > 0) connection.tickMs = tickMs;
+  connection.spreadMs = spreadMs >= 0 ? Number(spreadMs) : SPREAD_MS;
 }
 
 function redisStatus({ redis }) {
@@ -123,7 +127,6 @@ export const isFinal = (code) => code in STOPS;
 
 // The only place that decides what follows the end of a connection, whoever ended it.
 function ended(code) {
-  if (connection.phase === "live" && now() - connection.welcomedAt > GOOD_MS) connection.failedTries = 0;
   const { refusal } = connection;
   closeSocket(code);
   if (code === 4409) return handlers.refused(refusal ?? {});
@@ -131,14 +134,15 @@ function ended(code) {
     Object.assign(connection, { phase: "stopped", whyStopped: STOPS[code] });
   } else {
     if (code === 1013) connection.failedTries = Math.max(connection.failedTries, STEP_WHEN_FULL);
-    Object.assign(connection, { phase: "waiting", retryAt: now() + retryDelay(connection.failedTries) });
-    connection.failedTries += 1;
+    const delay = retryDelay(connection.failedTries);
+    Object.assign(connection, { phase: "waiting", retryAt: now() + delay, failedTries: connection.failedTries + 1 });
+    setTimeout(check, delay + 1);   // the ticker of chat.js is too coarse for a wait of 40 ms
   }
   handlers.changed();
 }
 
 function retryDelay(failedTries) {
-  if (failedTries === 0) return Math.random() * FIRST_RETRY_MS;
+  if (failedTries === 0) return Math.random() * connection.spreadMs;
   const longest = RETRY_SECONDS[Math.min(failedTries, RETRY_SECONDS.length) - 1] * 1000;
   return longest * (0.5 + Math.random() / 2);
 }
@@ -186,6 +190,6 @@ export function check() {
   else if (pingedAt && time - pingedAt > PING_MS) connect();
   else if (connection.socket && time - heardAt > tickMs + SLACK_MS) drop();
   else if (phase === "trying" && time > connection.giveUpAt) drop();
-  else if (phase === "waiting" && time > connection.retryAt && !connection.pretendOffline) connect();
+  else if (phase === "waiting" && time >= connection.retryAt && !connection.pretendOffline) connect();
   if (connection.rejoinAt && time > connection.rejoinAt) join();
 }
