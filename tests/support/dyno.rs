@@ -186,7 +186,8 @@ impl Dyno {
     pub async fn successor(&self) -> Dyno {
         let dir = TempDir::with_prefix("dynochat-").expect("a temporary directory");
         let mut next = Dyno {
-            child: spawn(self.port, &self.vars, &dir),
+            child: spawn(&self.program, self.port, &self.vars, &dir),
+            program: self.program.clone(),
             port: self.port,
             vars: self.vars.clone(),
             dir,
