@@ -8,6 +8,7 @@ import { check, connect, connection, drop, pause, start, stop, wake } from "./co
 import { addNote, addPresence, addTalk, clear, list, showUnread } from "./messages.js";
 import * as outgoing from "./outgoing.js";
 
+const LIST_MS = 2_000;     // a dyno's list of members is younger than this
 const QUIET_MS = 30_000;   // for this long after a reconnect, nobody is announced as having left, or as having joined again
 
 let left = false;               // the person pressed Leave
@@ -18,9 +19,9 @@ const inRoom = () => !$("chat").hidden;
 
 const onFrame = {
   __proto__: null,
-  welcome(frame) {
-    const resumed = list.lastId !== null, before = list.ids.size;
-    if (!resumed) openRoom(frame.room);
+  welcome(frame, moved) {
+    const first = list.lastId === null, before = list.ids.size;
+    if (first) openRoom(frame.room);
     outgoing.joined(frame.max_message);
     tab.current = { room: frame.room, name: frame.user };
     Object.assign(browser, tab.current);
@@ -28,13 +29,19 @@ const onFrame = {
     saveBrowser();
     history.replaceState(null, "", linkTo(frame.room));   // the address is now the one to share, and survives a reload
     if (frame.gap) addNote("gap", "some messages may be missing");
-    $("log").ariaBusy = "true";   // a screen reader need not read the past aloud; it looks only after the page is drawn
-    for (const talk of frame.history ?? []) showTalk(talk, resumed);
-    setTimeout(() => { $("log").ariaBusy = "false"; }, 300);
-    list.lastId = frame.last ?? list.lastId;   // the server's word, even if it is lower than ours
-    if (resumed) resumedMessages += list.ids.size - before;
-    joinedMembers(frame, resumed);
-    if (!resumed || frame.gap) outgoing.joinedWithGap();
+    if (moved) {
+      for (const talk of frame.history ?? []) showTalk(talk, true);
+      if (frame.gap) list.lastId = frame.last;   // otherwise the first connection may have brought newer messages
+      movedMembers(frame);
+    } else {
+      $("log").ariaBusy = "true";   // a screen reader need not read the past aloud; it looks only after the page is drawn
+      for (const talk of frame.history ?? []) showTalk(talk, !first);
+      setTimeout(() => { $("log").ariaBusy = "false"; }, 300);
+      list.lastId = frame.last ?? list.lastId;   // the server's word, even if it is lower than ours
+      if (!first) resumedMessages += list.ids.size - before;
+      joinedMembers(frame, !first);
+    }
+    if (first || frame.gap) outgoing.joinedWithGap();
     outgoing.sendNext();
     show();
     showLength();
@@ -59,14 +66,20 @@ function showTalk(talk, isNews) {
 // ---- members: the whole list each time; who joined and left is the difference ----------------------------------------
 
 // known: members from before the newest reconnect. They reconnect, too, and are not announced as joined again.
-const members = { users: [], known: new Set(), quietUntil: 0 };
+const members = { users: [], known: new Set(), quietUntil: 0, timer: 0 };
 
 function joinedMembers({ users = [], count }, resumed) {
   if (resumed) Object.assign(members, { known: new Set([...members.users, ...users]), quietUntil: now() + QUIET_MS });
   members.users = users;   // changes during an absence are not announced
   showMembers(users, count);
 }
+// The other dyno's list may be older than the one shown here. In that case the dyno sends a newer list soon.
+function movedMembers({ users = [], count }) {
+  clearTimeout(members.timer);
+  members.timer = setTimeout(showMembers, LIST_MS, users, count);
+}
 function showMembers(users, count = users.length) {
+  clearTimeout(members.timer);
   const quiet = now() < members.quietUntil, partial = count > users.length;
   const joined = users.filter((user) => !members.users.includes(user) && !(quiet && members.known.has(user)));
   const gone = quiet ? [] : members.users.filter((user) => !users.includes(user));
@@ -86,12 +99,14 @@ function showMembers(users, count = users.length) {
 const retryNow = button("Retry now", connect);
 const countdown = element("span");
 countdown.setAttribute("role", "timer");   // a screen reader does not announce a timer, though the chip is a live region
+const dynoName = element("span");
+dynoName.setAttribute("aria-live", "off");   // nor the name of the dyno, which changes when the page moves
 let chipShows = "";
 
 function chipParts() {
-  const { phase, pretendOffline, welcomedAt, dyno } = connection;
+  const { phase, pretendOffline, welcomedAt } = connection;
   if (phase === "idle") return ["off", left ? "Left" : ""];
-  if (phase === "live") return ["on", `Connected · ${dyno}`];
+  if (phase === "live") return ["on", "Connected · ", dynoName];
   if (phase === "stopped") return ["off", "Stopped · ", retryNow];
   if (pretendOffline || !navigator.onLine) return ["off", "Offline"];   // the page still tries: the browser may be wrong
   if (phase === "trying") return ["wait", welcomedAt ? "Reconnecting…" : "Connecting…"];
@@ -99,10 +114,11 @@ function chipParts() {
 }
 
 function show() {
-  const { phase, whyStopped, redisDown, dyno, boot, reconnects, retryAt, tickAt } = connection;
+  const { phase, whyStopped, redisDown, dyno, boot, reconnects, moves, retryAt, tickAt } = connection;
   setText(countdown, `${Math.max(1, Math.ceil((retryAt - now()) / 1000))} s`);
   const [state, ...parts] = chipParts();
-  const next = state + parts.map((part) => (part === countdown ? "" : part.textContent ?? part)).join("");
+  setText(dynoName, dyno);
+  const next = state + parts.map((part) => (part === countdown || part === dynoName ? "" : part.textContent ?? part)).join("");
   if (chipShows !== next) {
     chipShows = next;
     const focused = document.activeElement === retryNow;
@@ -113,7 +129,7 @@ function show() {
   setText($("banner"), phase === "stopped" ? whyStopped : !redisDown ? ""
     : "Messaging waits for Redis: the server cannot reach it just now. What you write is kept, and sent when it is back.");
   const tick = tickAt ? `${Math.round((now() - tickAt) / 1000)} s ago` : "none yet";
-  const facts = { dyno, boot, last: list.lastId ?? "–", tick, reconnects, resumed: resumedMessages };
+  const facts = { dyno, boot, last: list.lastId ?? "–", tick, moves, reconnects, resumed: resumedMessages };
   for (const [id, fact] of Object.entries(facts)) setText($(id), fact);
 }
 
@@ -137,6 +153,7 @@ function openRoom(room) {   // for the first time in this document
   if (fromForm) $("message").focus();
 }
 function backToForm() {
+  clearTimeout(members.timer);
   list.lastId = null;
   $("room").value = tab.current.room;
   $("name").value = tab.current.name;
@@ -262,7 +279,7 @@ setInterval(() => {
 
 start({
   joinFrame: () => ({ kind: "join", room: tab.current.room, user: tab.current.name, token: browser.token, last: list.lastId }),
-  received: (frame) => onFrame[frame.kind]?.(frame),
+  received: (frame, moved) => onFrame[frame.kind]?.(frame, moved),
   closed: outgoing.connectionClosed,
   refused: joinRefused,
   changed: show,

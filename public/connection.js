@@ -16,8 +16,10 @@ export const connection = {
   // idle: the form is shown → trying → live → waiting → trying …; stopped: another try would not help.
   phase: "idle",
   socket: null,
+  next: null,       // the second socket, during a move
   failedTries: 0,
   triedAt: 0,
+  movedAt: 0,       // the newest try to move
   giveUpAt: 0,      // the end of a try
   retryAt: 0,       // the end of a wait
   rejoinAt: 0,      // after "busy": when to send the join again
@@ -34,66 +36,83 @@ export const connection = {
   dyno: "–",
   boot: "–",
   reconnects: 0,
+  moves: 0,
 };
 
-// joinFrame() gives the frame to join with; received(frame) gets each frame; closed(code) is called for each socket that is
-// given up, with its close code if it has one; refused(error) when the name or room was refused; changed() on any change.
+// joinFrame() gives the frame to join with; received(frame, moved) gets each frame (moved: it is the welcome of a move);
+// closed(code) is called when a connection is given up, with its close code if it has one; refused(error) when the name or
+// room was refused; changed() on any change.
 let handlers;
 export function start(all) {
   handlers = all;
 }
 
 export function connect() {
-  closeSocket();
+  closeSockets();
   Object.assign(connection, { phase: "trying", triedAt: now(), giveUpAt: now() + TRY_MS, heardAt: now(), rejoinAt: 0, refusal: null });
-  const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`);
-  connection.socket = socket;
-  const ifCurrent = (act) => (event) => {
-    if (connection.socket === socket) act(event);
-  };
-  socket.onopen = ifCurrent(join);
-  socket.onmessage = ifCurrent((event) => receive(event.data));
-  socket.onclose = ifCurrent((event) => ended(event.code));   // onerror says nothing that onclose does not
+  connection.socket = open();
   handlers.changed();
 }
 
-function join() {
-  connection.rejoinAt = 0;
-  send(handlers.joinFrame());
+// What a socket does depends on what it is at that time: the current one, the next one, or given up.
+function open() {
+  const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`);
+  socket.onopen = () => join(socket);
+  socket.onmessage = ({ data }) => {
+    const frame = parse(data);
+    if (socket === connection.socket) receive(frame);
+    else if (socket === connection.next) receiveNext(frame);
+  };
+  socket.onclose = ({ code }) => {   // onerror says nothing that onclose does not
+    if (socket === connection.socket) ended(code);
+    else if (socket === connection.next) connection.next = null;
+  };
+  return socket;
 }
 
-export function send(frame) {
-  if (connection.socket?.readyState === WebSocket.OPEN) connection.socket.send(JSON.stringify(frame));
+function join(socket) {
+  connection.rejoinAt = 0;
+  send(handlers.joinFrame(), socket);
+}
+
+export function send(frame, socket = connection.socket) {
+  if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify(frame));
 }
 
 // Without "quit": for the server, this person will be back.
-function closeSocket(code) {
-  const { socket, phase, welcomedAt } = connection;
+function closeSockets(code) {
+  const { socket, next, phase, welcomedAt } = connection;
   if (phase === "live" && now() - welcomedAt > GOOD_MS) connection.failedTries = 0;
-  Object.assign(connection, { socket: null, pingedAt: 0, redisDown: false });
+  Object.assign(connection, { socket: null, next: null, pingedAt: 0, redisDown: false });
   socket?.close();
+  next?.close();
   handlers.closed(code);
 }
 
 // ---- frames. Kinds and fields that are not known here belong to newer pages. -----------------------------------------
 
-function receive(data) {
-  Object.assign(connection, { heardAt: now(), pingedAt: 0 });
-  let frame;
+function parse(data) {
   try {
-    frame = JSON.parse(data);
+    return JSON.parse(data) ?? {};
   } catch {
-    return;
+    return {};
   }
-  if (frame?.kind === "welcome") welcomed(frame);
-  if (frame?.kind === "tick") connection.tickAt = now();
-  if (frame?.kind === "status") redisStatus(frame);
-  if (frame?.kind === "error") joinRefused(frame);
-  if (frame) handlers.received(frame);
+}
+
+function receive(frame) {
+  Object.assign(connection, { heardAt: now(), pingedAt: 0 });
+  if (frame.kind === "welcome") {
+    if (connection.welcomedAt) connection.reconnects += 1;
+    welcomed(frame);
+  }
+  if (frame.kind === "tick") connection.tickAt = now();
+  if (frame.kind === "status") redisStatus(frame);
+  if (frame.kind === "error") joinRefused(frame);
+  if (frame.kind === "move") move();
+  handlers.received(frame, false);
 }
 
 function welcomed({ dyno, boot, tick_ms: tickMs, spread_ms: spreadMs }) {
-  if (connection.welcomedAt) connection.reconnects += 1;
   Object.assign(connection, { phase: "live", welcomedAt: now(), redisDown: false, dyno, boot });
   if (tickMs > 0) connection.tickMs = tickMs;
   connection.spreadMs = spreadMs >= 0 ? Number(spreadMs) : SPREAD_MS;
@@ -114,6 +133,30 @@ function joinRefused(error) {
   connection.giveUpAt = connection.redisDown ? Infinity : connection.rejoinAt + TRY_MS;
 }
 
+// ---- moving: this dyno is stopping, so the page connects to another one before it closes this connection --------------
+
+// A try that fails is dropped. The dyno repeats `move`, and that is the retry: the timers of a background tab run once a
+// minute, but messages are not delayed.
+function move() {
+  if (connection.next && now() - connection.movedAt < TRY_MS) return;
+  connection.next?.close();
+  Object.assign(connection, { next: open(), movedAt: now() });
+}
+
+function receiveNext(frame) {
+  if (frame.kind !== "welcome" && frame.kind !== "error") return;
+  const { socket, next } = connection;
+  // A proxy had opened this connection in advance: it leads to the dyno that is stopping.
+  const failed = frame.kind === "error" || frame.boot === connection.boot;
+  connection.next = null;
+  if (failed) return next.close();
+  Object.assign(connection, { socket: next, heardAt: now(), pingedAt: 0, failedTries: 0, moves: connection.moves + 1 });
+  handlers.closed();
+  welcomed(frame);
+  handlers.received(frame, true);
+  socket.close(1000);
+}
+
 // ---- the end of a connection -----------------------------------------------------------------------------------------
 
 const NOT_UNDERSTOOD = "The server did not understand this page. Reload it: a newer one may be waiting.";
@@ -128,7 +171,7 @@ export const isFinal = (code) => code in STOPS;
 // The only place that decides what follows the end of a connection, whoever ended it.
 function ended(code) {
   const { refusal } = connection;
-  closeSocket(code);
+  closeSockets(code);
   if (code === 4409) return handlers.refused(refusal ?? {});
   if (isFinal(code)) {
     Object.assign(connection, { phase: "stopped", whyStopped: STOPS[code] });
@@ -154,14 +197,14 @@ export function drop() {
 
 // Closes the connection for good; the next step is the person's. With quit, others see at once that the person left.
 export function stop({ quit }) {
-  if (quit) send({ kind: "quit" });
-  closeSocket();
+  if (quit) for (const socket of [connection.socket, connection.next]) send({ kind: "quit" }, socket);
+  closeSockets();
   Object.assign(connection, { phase: "idle", failedTries: 0, welcomedAt: 0 });
 }
 
 // Closes the connection while the page is hidden; `wake` opens the next one.
 export function pause() {
-  closeSocket();
+  closeSockets();
   if (connection.phase !== "idle" && connection.phase !== "stopped") Object.assign(connection, { phase: "waiting", retryAt: Infinity });
 }
 
@@ -191,5 +234,5 @@ export function check() {
   else if (connection.socket && time - heardAt > tickMs + SLACK_MS) drop();
   else if (phase === "trying" && time > connection.giveUpAt) drop();
   else if (phase === "waiting" && time >= connection.retryAt && !connection.pretendOffline) connect();
-  if (connection.rejoinAt && time > connection.rejoinAt) join();
+  if (connection.rejoinAt && time > connection.rejoinAt) join(connection.socket);
 }

@@ -9,6 +9,7 @@ mod cost;
 mod driver;
 mod everyone;
 mod joining;
+mod moving;
 mod page;
 mod picture;
 mod reading;

@@ -293,7 +293,7 @@ async fn master_and_replica() -> (Redis, Redis, Proxy) {
 /// The replica lost its link a while ago. Now it becomes the master, the address leads to it, and the old master stays
 /// up as its replica.
 fn fail_over(old: &Redis, new: &Redis, proxy: &Proxy) -> Instant {
-    proxy.lead_to(new);
+    proxy.lead_to(([127, 0, 0, 1], new.port).into(), Duration::ZERO);
     old.cmd::<()>(&["REPLICAOF", "127.0.0.1", "1"]); // read-only, and it never gets what the new master has
     Instant::now()
 }

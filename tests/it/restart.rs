@@ -437,7 +437,8 @@ async fn pages_move_on_when_the_dyno_they_move_to_is_stopped_too() {
 async fn a_page_stays_where_it_is_until_a_full_dyno_has_room_for_it() {
     let redis = Redis::start(&[]).await;
     let mut a = Dyno::start_on(&redis, &[]).await;
-    let b = Dyno::start_on(&redis, &[("MAX_CONNECTIONS", "1")]).await;
+    let b = Dyno::start_on(&redis, &[("MAX_CONNECTIONS", "5")]).await;
+    let _others = members_on(&b, 4).await;
     let mut taro = b.join("lobby", "taro").await;
     let router = Router::to(&[a.addr()]);
     let page = Page::open(&router, "lobby", "hanako");

@@ -2,13 +2,13 @@
 //! target, and can change bytes; and a socket with a small receive buffer.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
 /// What happens to the bytes of every connection, old and new.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,8 +27,9 @@ type Replacement = Option<(String, String)>;
 
 pub struct Proxy {
     pub addr: SocketAddr,
-    target: Arc<Mutex<SocketAddr>>,
     flow: watch::Sender<Flow>,
+    /// Where new connections lead, and how much later each of their bytes arrives.
+    route: watch::Sender<(SocketAddr, Duration)>,
     accepting: JoinHandle<()>,
 }
 
@@ -38,19 +39,19 @@ impl Proxy {
     }
 
     async fn start(target: SocketAddr, replacement: Replacement) -> Proxy {
-        let target = Arc::new(Mutex::new(target));
-        let current = target.clone();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
             .expect("a port for the proxy");
         let addr = listener.local_addr().expect("a bound listener");
         let (flow, seen) = watch::channel(Flow::Through);
+        let (route, now) = watch::channel((target, Duration::ZERO));
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let target = *current.lock().unwrap();
+                let (target, latency) = *now.borrow();
                 tokio::spawn(connection(
                     client,
                     target,
+                    latency,
                     seen.clone(),
                     replacement.clone(),
                 ));
@@ -58,8 +59,8 @@ impl Proxy {
         });
         Proxy {
             addr,
-            target,
             flow,
+            route,
             accepting,
         }
     }
@@ -75,13 +76,13 @@ impl Proxy {
         Proxy::start((Ipv4Addr::LOCALHOST, redis.port).into(), replacement).await
     }
 
-    /// Leads new connections to another Redis. Those that are open stay.
-    pub fn lead_to(&self, redis: &super::Redis) {
-        *self.target.lock().unwrap() = (Ipv4Addr::LOCALHOST, redis.port).into();
-    }
-
     pub fn redis_url(&self) -> String {
         format!("redis://{}", self.addr)
+    }
+
+    /// Leads new connections to another target, and each of their bytes comes that much later. Those that are open stay.
+    pub fn lead_to(&self, target: SocketAddr, latency: Duration) {
+        self.route.send_replace((target, latency));
     }
 
     pub fn set(&self, flow: Flow) {
@@ -99,6 +100,7 @@ impl Drop for Proxy {
 async fn connection(
     client: TcpStream,
     target: SocketAddr,
+    latency: Duration,
     mut flow: watch::Receiver<Flow>,
     replacement: Replacement,
 ) {
@@ -114,13 +116,19 @@ async fn connection(
     let forth = pump(
         from_client,
         to_server,
+        latency,
         flow.clone(),
         replacement.clone(),
         |flow| flow != Flow::Swallow,
     );
-    let back = pump(from_server, to_client, flow.clone(), replacement, |flow| {
-        flow == Flow::Through
-    });
+    let back = pump(
+        from_server,
+        to_client,
+        latency,
+        flow.clone(),
+        replacement,
+        |flow| flow == Flow::Through,
+    );
     tokio::select! {
         _ = forth => {}
         _ = back => {}
@@ -131,6 +139,7 @@ async fn connection(
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
+    latency: Duration,
     flow: watch::Receiver<Flow>,
     replacement: Replacement,
     passes: fn(Flow) -> bool,
@@ -139,6 +148,9 @@ async fn pump(
     // A byte stream cannot go on when bytes are missing: after dropping some, this connection drops everything.
     let mut dropped = false;
     while let Ok(n @ 1..) = from.read(&mut bytes).await {
+        if !latency.is_zero() {
+            sleep(latency).await;
+        }
         dropped |= !passes(*flow.borrow());
         if let Some((text, by)) = &replacement {
             replace(&mut bytes[..n], text.as_bytes(), by.as_bytes());

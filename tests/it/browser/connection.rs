@@ -224,7 +224,7 @@ async fn the_back_off_grows_and_is_reset_after_a_stable_connection() {
     browser.join("lobby", "taro").await;
     pass(6).await;
     world.dyno.kill().await;
-    for seconds in [3, 1, 2, 4, 8, 15, 15] {
+    for seconds in [1, 1, 2, 4, 8, 15, 15] {
         waits(seconds).await;
         pass(seconds).await;
     }
@@ -239,7 +239,88 @@ async fn the_back_off_grows_and_is_reset_after_a_stable_connection() {
     browser.connected().await;
     pass(6).await;
     world.dyno.kill().await;
-    waits(3).await;
+    waits(1).await;
+}
+
+/// Sets a field of each welcome that the page receives from now on.
+async fn set_in_welcomes(browser: &Browser, field: &str, value: Value) {
+    let script = "const [field, value] = arguments, parse = JSON.parse;
+        JSON.parse = (text) => {
+            const frame = parse(text);
+            if (frame?.kind === 'welcome') frame[field] = value;
+            return frame;
+        }";
+    browser.eval_with(script, json!([field, value])).await;
+}
+
+#[tokio::test]
+async fn the_welcome_says_over_how_long_the_first_retry_is_spread() {
+    let (_world, browser) = one_browser().await;
+    browser.eval("Math.random = () => 0.999").await;
+    set_in_welcomes(&browser, "spread_ms", json!(40)).await;
+    browser.join("lobby", "taro").await;
+    browser.open_panel().await;
+    // Ms from the end of a connection that was stable to the next try, sorted.
+    let script = "const done = arguments[0], now = Date.now, Real = WebSocket;
+        let skipped = 0, tried = () => {};
+        Date.now = () => now() + skipped;
+        window.WebSocket = class extends Real { constructor(url) { super(url); tried(); } };
+        const pause = (ms) => new Promise((go) => setTimeout(go, ms));
+        (async () => {
+            const delays = [];
+            for (let i = 0; i < 7; i += 1) {
+                for (let j = 0; j < 2; j += 1) { skipped += 3000; await pause(300 + 29 * i); }
+                const from = performance.now(), next = new Promise((go) => { tried = go; });
+                document.getElementById('drop').click();
+                await next;
+                delays.push(performance.now() - from);
+                while (!document.querySelector('[role=status]').textContent.startsWith('Connected')) await pause(20);
+            }
+            done(delays.sort((a, b) => a - b));
+        })()";
+    let delays: Vec<f64> = serde_json::from_value(browser.eval_async(script).await).expect("times");
+    println!("measured: the first retry, spread over 40 ms, came after {delays:.0?} ms");
+    assert!(delays[0] >= 39.0, "not earlier: {delays:?}");
+    assert!(delays[3] < 120.0, "and soon after: {delays:?}");
+
+    for (spread, words) in [(json!(9000), " 9 s"), (json!("soon"), " 3 s")] {
+        set_in_welcomes(&browser, "spread_ms", spread).await;
+        browser.press("drop my connection").await;
+        browser.connected().await;
+        browser.later(4 * SECOND).await;
+        tokio::time::sleep(SECOND).await;
+        browser.later(4 * SECOND).await;
+        tokio::time::sleep(SECOND).await;
+        browser.press("drop my connection").await;
+        browser.chip_says(words).await;
+        browser.press("Retry now").await;
+        browser.connected().await;
+    }
+}
+
+#[tokio::test]
+async fn a_stable_connection_resets_the_back_off_however_it_ends() {
+    let (mut world, browser) = one_browser().await;
+    browser.eval("Math.random = () => 0.999").await;
+    browser.join("lobby", "taro").await;
+    world.dyno.kill().await;
+    browser.chip_says("Reconnecting in 4 s").await; // the third wait
+    world.dyno.restart().await;
+    browser.connected().await;
+    for _ in 0..2 {
+        browser.later(4 * SECOND).await;
+        tokio::time::sleep(SECOND).await;
+    }
+    world.dyno.signal(Signal::SIGSTOP); // does not answer the page after its sleep
+    browser.later(60 * SECOND).await;
+    tokio::time::sleep(3 * SECOND).await;
+    world.dyno.kill().await;
+    let waits = async || browser.chip().await;
+    let chip = settles("a wait", waits, |chip| chip.starts_with("Reconnecting in ")).await;
+    assert!(
+        chip.contains(" 3 s") || chip.contains(" 2 s"),
+        "the first one: {chip}"
+    );
 }
 
 /// Sets a field of each welcome that the page receives from now on.

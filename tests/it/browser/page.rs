@@ -355,6 +355,25 @@ impl Browser {
         }
     }
 
+    // ---- the page's connections
+
+    /// From now on, records what the page's connections do. To be called before the page connects.
+    pub async fn watch_connections(&self) {
+        self.eval(include_str!("watch.js")).await;
+    }
+
+    /// For how many ms in all the page had no connection that was welcomed.
+    pub async fn ms_without_connection(&self) -> f64 {
+        let ms = self.eval("return watched.away").await;
+        ms.as_f64().expect("a number")
+    }
+
+    /// After how many ms each message was acknowledged that the page sent with `watched.say`.
+    pub async fn ack_ms(&self) -> Vec<f64> {
+        let acks = self.eval("return watched.acks").await;
+        serde_json::from_value(acks).expect("a list of numbers")
+    }
+
     // ---- what is around the page
 
     /// Emulates a preference of the system or the person: `prefers-color-scheme`, `dark`. Chromium only.

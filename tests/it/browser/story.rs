@@ -104,6 +104,41 @@ async fn tabs_reconnect_after_sigint_and_restart() {
 }
 
 #[tokio::test]
+async fn tabs_move_on_sigterm_and_nobody_notices() {
+    let (hanako, taro) = Browser::start_two().await;
+    let redis = Redis::start(&[]).await;
+    let dyno = async |name| Dyno::start_on(&redis, &[TALKATIVE, ("DYNO", name)]).await;
+    let (mut old, new) = (dyno("web.1").await, dyno("web.2").await);
+    let proxy = Proxy::to(old.addr()).await;
+    for (browser, name) in [(&hanako, "hanako"), (&taro, "taro")] {
+        browser.open(&page_at(proxy.addr)).await;
+        browser.watch_connections().await;
+        browser.join("lobby", name).await;
+        browser.open_panel().await;
+    }
+    hanako.say("before").await;
+    taro.shows(&["before"]).await;
+    hanako.notes_are(&["taro joined"]).await;
+
+    proxy.lead_to(new.addr(), Duration::ZERO);
+    old.signal(Signal::SIGTERM);
+    let status = old.exit(PATIENCE).await;
+    assert_eq!(status.code(), Some(0), "{}", old.log());
+    for browser in [&hanako, &taro] {
+        browser.fact_becomes("Moves", "1").await;
+        assert_eq!(browser.chip().await, "Connected · web.2");
+        assert_eq!(browser.ms_without_connection().await, 0.0);
+        assert_eq!(browser.fact("Reconnects").await, "0");
+    }
+    taro.say("after").await;
+    hanako.shows(&["before", "after"]).await;
+    hanako.members_are(&["hanako", "taro"]).await;
+    hanako.notes_are(&["taro joined"]).await;
+    taro.notes_are(&[]).await;
+    hanako.expect_empty_console().await;
+}
+
+#[tokio::test]
 async fn leave_is_immediate_and_final_and_the_form_is_prefilled() {
     let (world, browser) = world_in_browser(Bus::Redis, &[TALKATIVE]).await;
     let mut hanako = world.dyno.join("lobby", "hanako").await;
