@@ -171,7 +171,7 @@ async fn lifecycle_events_are_logged_as_logfmt() {
     let rest = [
         "redis_certificate unverified",
         "redis up",
-        "channel chat:{lobby}",
+        "channel chat:{lobby}@0",
         "redis down",
         "redis up",
         "drain begun",

@@ -27,6 +27,9 @@ const UNUSABLE: [&str; 6] = [
     "NOSCRIPT",
 ];
 
+/// What Redis answers, without a code of its own, when a right is missing inside a script: 7.0, and newer.
+const DENIED_IN_SCRIPT: [&str; 2] = ["The user executing the script", "ACL failure in script"];
+
 pub struct Connection {
     con: MultiplexedConnection,
     pub followers: Arc<Followers>,
@@ -107,10 +110,11 @@ impl Connection {
     }
 }
 
-/// The user of Redis lacks a right. Redis 7.0 sends no code for a command inside a script.
+/// The user of Redis lacks a right.
 pub fn is_denied(error: &RedisError) -> bool {
     let detail = error.detail().unwrap_or_default();
-    error.code() == Some("NOPERM") || detail.starts_with("The user executing the script")
+    let in_script = DENIED_IN_SCRIPT.iter().any(|text| detail.starts_with(text));
+    in_script || error.code() == Some("NOPERM")
 }
 
 fn given_up() -> RedisError {
