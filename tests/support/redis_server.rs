@@ -58,8 +58,8 @@ impl Redis {
         unreachable!("the loop ends by returning or panicking")
     }
 
-    /// One that speaks TLS too, with a certificate that nobody but itself vouches for; and where. Always Debian's: many other
-    /// builds speak no TLS.
+    /// A Redis that speaks TLS, too, with a self-signed certificate. Returns its `rediss://` URL. Always Debian's server:
+    /// many other builds speak no TLS.
     pub async fn start_with_tls() -> (Redis, String) {
         Redis::start_with_tls_and(&[]).await
     }
@@ -83,7 +83,7 @@ impl Redis {
         ]
         .concat();
         let mut redis = Redis::start_program(DEBIAN, &options).await;
-        redis.tls = Some(dir); // it reads them at every start
+        redis.tls = Some(dir); // Redis reads both files at every start
         (redis, format!("rediss://127.0.0.1:{port}"))
     }
 
