@@ -115,3 +115,238 @@ impl Store {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::process::{Child, Command, Stdio};
+    use std::time::Duration;
+
+    use tempfile::TempDir;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::protocol::Name;
+
+    /// A private `redis-server`, or the program that `REDIS_SERVER` names.
+    struct Server {
+        child: Child,
+        _dir: TempDir,
+    }
+
+    impl Drop for Server {
+        fn drop(&mut self) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+
+    /// The store in Redis, if the server is installed.
+    async fn redis_store() -> Option<(Store, Server)> {
+        let program = std::env::var("REDIS_SERVER").unwrap_or("redis-server".to_owned());
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        drop(listener);
+        let dir = TempDir::new().expect("a directory");
+        let mut command = Command::new(program);
+        command.args(["--bind", "127.0.0.1", "--save", "", "--port"]);
+        let child = command.arg(port.to_string()).current_dir(dir.path());
+        let child = child.stdout(Stdio::null()).spawn().ok()?;
+        let server = Server { child, _dir: dir };
+        let client = redis_client(&format!("redis://127.0.0.1:{port}"), true);
+        let store = Store::start(Some(client.expect("a URL")));
+        let mut up = store.up();
+        let ready = timeout(Duration::from_secs(30), up.wait_for(|up| *up)).await;
+        ready.expect("Redis answers").expect("the link is there");
+        Some((store, server))
+    }
+
+    /// What is asked of a store, and the answer. A member is a shown name and the owner's letter; an id is
+    /// the number of the message in the stream, from 1; 0 is `0-0`.
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Claim(&'static str, char, Result<&'static str, ErrorCode>),
+        /// Those who have lost their names.
+        Renew(&'static [(&'static str, char)], &'static [&'static str]),
+        Release(&'static str, char),
+        /// The shown names.
+        Names(&'static [&'static str]),
+        /// With a cid. The number of the message, and whether it is new.
+        Say(
+            &'static str,
+            char,
+            &'static str,
+            Result<(usize, bool), ErrorCode>,
+        ),
+        /// Many messages, of which about ten are kept.
+        SayMany(usize),
+        /// From this message on. Whether it is contiguous, and the messages.
+        Follow(usize, bool, &'static [usize]),
+        /// The same, of a stream that was trimmed.
+        FollowTrimmed(usize),
+        /// The next live event.
+        Event(usize),
+        /// Someone came or left since the last step of this kind.
+        Changed(bool),
+    }
+    use Step::*;
+
+    const RULES: &[Step] = &[
+        Follow(0, true, &[]),
+        Changed(false),
+        Claim("Hanako", 'a', Ok("Hanako")),
+        Changed(true),
+        Claim("HANAKO", 'a', Ok("Hanako")), // shown as first claimed
+        Claim("hanako", 'b', Err(ErrorCode::NameTaken)),
+        Changed(false),
+        Claim("Taro", 'b', Ok("Taro")),
+        Names(&["Hanako", "Taro"]),
+        Renew(&[("Hanako", 'a'), ("Taro", 'b')], &[]),
+        Renew(
+            &[("Hanako", 'b'), ("Taro", 'b'), ("Jiro", 'c')],
+            &["Hanako", "Jiro"],
+        ),
+        Names(&["Hanako", "Taro"]), // a renewal makes no lease
+        Changed(true),
+        // Messages, each stored once for an owner and a cid.
+        Say("Hanako", 'a', "one", Ok((1, true))),
+        Event(1),
+        Say("Hanako", 'a', "one", Ok((1, false))),
+        Say("Hanako", 'b', "two", Err(ErrorCode::NameTaken)),
+        Say("Taro", 'b', "one", Ok((2, true))),
+        Say("Jiro", 'c', "one", Ok((3, true))), // nobody has the name
+        Event(2),
+        Event(3),
+        // Following from a message that the stream holds, or not.
+        Follow(0, true, &[1, 2, 3]),
+        Follow(1, true, &[2, 3]),
+        Follow(3, true, &[]),
+        Say("Taro", 'b', "two", Ok((4, true))),
+        Event(4),
+        Changed(false),
+        // Only the owner releases a name.
+        Release("Hanako", 'b'),
+        Names(&["Hanako", "Taro"]),
+        Changed(false),
+        Release("Hanako", 'a'),
+        Names(&["Taro"]),
+        Changed(true),
+        Claim("HANAKO", 'b', Ok("HANAKO")),
+        Say("Hanako", 'a', "three", Err(ErrorCode::NameTaken)),
+        Say("Hanako", 'a', "one", Err(ErrorCode::NameTaken)),
+        // A stream that was trimmed.
+        SayMany(400),
+        FollowTrimmed(0),
+        FollowTrimmed(3),
+    ];
+
+    fn member(shown: &str, owner: char) -> Arc<Member> {
+        let name = Name::new(shown).expect("a name");
+        let owner = owner.to_string().repeat(40);
+        Arc::new(Member { name, owner })
+    }
+
+    /// Carries the steps out, and compares the answers.
+    async fn obeys_the_rules(what: &str, store: &Store) {
+        let room = RoomName::new("lobby").expect("a name");
+        let names_changed = Arc::new(Notify::new());
+        let mut ids = vec![Id::default()];
+        let mut following = None;
+        let talk = async |member: &Member, cid: &str, keep| {
+            let (room, body) = (&room, "{}");
+            let talk = Talk {
+                room,
+                member,
+                cid,
+                body,
+                keep,
+            };
+            store.talk(&talk).await
+        };
+        for (n, step) in RULES.iter().enumerate() {
+            let at = format!("{what}, step {n}: {step:?}");
+            match *step {
+                Claim(name, owner, expected) => {
+                    let shown = store.claim(&room, &member(name, owner)).await;
+                    assert_eq!(shown.as_deref(), expected.as_ref().map(|n| *n), "{at}");
+                }
+                Renew(names, expected) => {
+                    let members = names.iter().map(|(name, owner)| member(name, *owner));
+                    let members = members.collect();
+                    let room = room.clone();
+                    let lost = store.renew(&[Renewal { room, members }]).await;
+                    let lost = lost[0].iter().map(|member| &*member.name.shown);
+                    assert_eq!(lost.collect::<Vec<_>>(), expected, "{at}");
+                }
+                Release(name, owner) => store.release(&room, &member(name, owner)).await,
+                Names(expected) => {
+                    let names = store.names(&room).await.expect(&at);
+                    assert_eq!(names.values().collect::<Vec<_>>(), expected, "{at}");
+                }
+                Say(name, owner, cid, expected) => {
+                    let stored = talk(&member(name, owner), cid, MAX_MESSAGES).await;
+                    let (id, is_new) = match stored {
+                        Ok(Stored::New(id)) => (id, true),
+                        Ok(Stored::Duplicate(id)) => (id, false),
+                        Err(code) => {
+                            assert_eq!(Err(code), expected, "{at}");
+                            continue;
+                        }
+                    };
+                    if is_new {
+                        assert!(id > ids[ids.len() - 1], "{at}");
+                        ids.push(id);
+                    }
+                    let number = ids.iter().position(|known| *known == id).expect(&at);
+                    assert_eq!(Ok((number, is_new)), expected, "{at}");
+                }
+                SayMany(count) => {
+                    for n in 0..count {
+                        let cid = format!("many {n}");
+                        talk(&member("Taro", 'b'), &cid, 10).await.expect(&at);
+                    }
+                }
+                Follow(from, contiguous, expected) => {
+                    let new = store.follow(&room, ids[from], names_changed.clone()).await;
+                    let past = &new.as_ref().map_err(|_| &at).expect("followed").past;
+                    let entries = past.entries.iter().map(|entry| entry.id);
+                    let expected: Vec<_> = expected.iter().map(|n| ids[*n]).collect();
+                    assert!(entries.eq(expected), "{at}");
+                    assert_eq!(past.contiguous, contiguous, "{at}");
+                    assert!(past.newest == ids[ids.len() - 1], "{at}");
+                    following = new.ok();
+                }
+                FollowTrimmed(from) => {
+                    let new = store.follow(&room, ids[from], names_changed.clone()).await;
+                    let past = new.map_err(|_| &at).expect("followed").past;
+                    assert!(!past.contiguous, "{at}");
+                    assert!((10..200).contains(&past.entries.len()), "{at}");
+                }
+                Event(number) => {
+                    let events = &mut following.as_mut().expect(&at).events;
+                    let event = timeout(Duration::from_secs(5), events.recv()).await;
+                    let event = event.expect(&at).expect(&at);
+                    assert!(event.id == ids[number] && event.body == b"{}", "{at}");
+                }
+                Changed(expected) => {
+                    let wait = Duration::from_millis(if expected { 5_000 } else { 100 });
+                    let changed = timeout(wait, names_changed.notified()).await;
+                    assert_eq!(changed.is_ok(), expected, "{at}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_store_in_memory_obeys_the_rules() {
+        obeys_the_rules("memory", &Store::start(None)).await;
+    }
+
+    #[tokio::test]
+    async fn the_store_in_redis_obeys_the_rules() {
+        match redis_store().await {
+            Some((store, _server)) => obeys_the_rules("redis", &store).await,
+            None => println!("skipped: redis-server is not installed"),
+        }
+    }
+}

@@ -104,8 +104,8 @@ async fn entries_with_other_fields_are_skipped() {
     taro.hears("still here").await;
 }
 
-/// Pages open in twenty rooms while `disturb` makes the dyno give its connection up, again and again. Then every room
-/// still gets its messages.
+/// Pages open in twenty rooms while `disturb` makes the dyno give its connection up, again and again: at least five times.
+/// Then every room still gets its messages.
 async fn rooms_stay_subscribed(redis: &Redis, disturb: impl AsyncFn(&Redis)) {
     let dyno = Dyno::start_on(redis, &[TALKATIVE]).await;
     let router = Router::to(&[dyno.addr()]);
@@ -116,15 +116,22 @@ async fn rooms_stay_subscribed(redis: &Redis, disturb: impl AsyncFn(&Redis)) {
         pages.iter().for_each(|page| drop(page.say("hello")));
         sleep(SECOND / 10).await;
     }
+    // On a busy machine the dyno is slow to connect again, and misses some of it.
+    let downs = || dyno.log().matches("redis=down").count();
+    for _ in 0..100 {
+        if downs() >= 5 {
+            break;
+        }
+        dyno.has_redis().await;
+        disturb(redis).await;
+        pages.iter().for_each(|page| drop(page.say("hello again")));
+        sleep(SECOND / 5).await;
+    }
     for page in &pages {
         page.all_sent(3 * PATIENCE).await;
     }
     check::pages_saw_everything(redis, &pages);
-    let log = dyno.log();
-    assert!(
-        log.matches("redis=down").count() >= 5,
-        "it came to that: {log}"
-    );
+    assert!(downs() >= 5, "it came to that: {}", dyno.log());
 }
 
 #[tokio::test]
