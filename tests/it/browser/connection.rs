@@ -302,6 +302,7 @@ async fn the_welcome_says_over_how_long_the_first_retry_is_spread() {
 async fn a_stable_connection_resets_the_back_off_however_it_ends() {
     let (mut world, browser) = one_browser().await;
     browser.eval("Math.random = () => 0.999").await;
+    set_in_welcomes(&browser, "spread_ms", json!(3000)).await;
     browser.join("lobby", "taro").await;
     world.dyno.kill().await;
     browser.chip_says("Reconnecting in 4 s").await; // the third wait

@@ -90,9 +90,11 @@ async fn nothing_but_the_name_of_the_dyno_changes_and_that_is_not_announced() {
     browser.expect_empty_console().await;
     test.never_away().await;
 
-    // A move is no reconnect: who joins soon after it is announced.
+    // A move is no reconnect: joins and leaves soon after it are announced.
     let _jiro = test.dynos[1].join("lobby", "jiro").await;
     browser.notes_are(&["jiro joined"]).await;
+    hanako.quit().await;
+    browser.notes_are(&["jiro joined · hanako left"]).await;
 }
 
 #[tokio::test]
@@ -124,6 +126,25 @@ async fn messages_that_come_on_both_connections_are_shown_once_and_own_ones_are_
     texts.sort_by_key(|text| text[1..].parse::<u32>().ok());
     assert_eq!(texts, said);
     assert_eq!(check::stream(&test.redis, "lobby").len(), 30);
+    test.never_away().await;
+}
+
+#[tokio::test]
+async fn a_message_without_an_answer_is_sent_again_with_the_welcome_of_the_second_connection() {
+    let test = Moving::start(&[]).await;
+    let browser = &test.browser;
+    browser.join("lobby", "taro").await;
+    test.stop_first(SECOND / 2);
+    test.asked().await;
+    browser.eval("watched.sockets[0].send = () => {}").await; // lost on the way
+    browser.eval("watched.say('kept')").await;
+    browser.own_are("sent").await;
+    let waited = browser.ack_ms().await[0];
+    assert!(
+        waited < 8_000.0,
+        "{waited} ms: only after the time for a resend"
+    );
+    assert_eq!(check::stream(&test.redis, "lobby").len(), 1);
     test.never_away().await;
 }
 
