@@ -113,8 +113,17 @@ function chipParts() {
   return ["wait", "Reconnecting in ", countdown, " · ", retryNow];
 }
 
+function bannerText() {
+  const { phase, whyStopped, webSocketBlocked, redisDown } = connection;
+  if (phase === "idle") return "";
+  if (phase === "stopped") return whyStopped;
+  if (webSocketBlocked) return "The server answers, but WebSocket connections do not get through. The server's log may name the reason.";
+  if (redisDown) return "The server cannot reach Redis. Your messages are kept and will be sent when it is back.";
+  return "";
+}
+
 function show() {
-  const { phase, whyStopped, redisDown, dyno, boot, reconnects, moves, retryAt, tickAt } = connection;
+  const { dyno, boot, reconnects, moves, retryAt, tickAt } = connection;
   setText(countdown, `${Math.max(1, Math.ceil((retryAt - now()) / 1000))} s`);
   const [state, ...parts] = chipParts();
   setText(dynoName, dyno);
@@ -126,8 +135,7 @@ function show() {
     $("chip").replaceChildren(...parts);
     if (focused) (retryNow.isConnected ? retryNow : $(inRoom() ? "message" : "name")).focus();
   }
-  setText($("banner"), phase === "stopped" ? whyStopped : !redisDown ? ""
-    : "Messaging waits for Redis: the server cannot reach it just now. What you write is kept, and sent when it is back.");
+  setText($("banner"), bannerText());
   const tick = tickAt ? `${Math.round((now() - tickAt) / 1000)} s ago` : "none yet";
   const facts = { dyno, boot, last: list.lastId ?? "–", tick, moves, reconnects, resumed: resumedMessages };
   for (const [id, fact] of Object.entries(facts)) setText($(id), fact);

@@ -19,6 +19,7 @@ mod talking;
 mod tools;
 
 use crate::support::facts::{MAX_MESSAGE, names_key, owners_key, stream_key};
+use crate::support::front::Front;
 use crate::support::proxy::{Flow, Proxy};
 use crate::support::{Bus, Dyno, Id, PATIENCE, Redis, TALKATIVE, World, check, token};
 use driver::{Browser, Kind};
