@@ -213,15 +213,20 @@ export function drop() {
   if (connection.socket) ended(1006);
 }
 
+function sendQuit() {
+  for (const socket of [connection.socket, connection.next]) send({ kind: "quit" }, socket);
+}
+
 // Closes the connection for good; the next step is the person's. With quit, others see at once that the person left.
 export function stop({ quit }) {
-  if (quit) for (const socket of [connection.socket, connection.next]) send({ kind: "quit" }, socket);
+  if (quit) sendQuit();
   closeSockets();
   Object.assign(connection, { phase: "idle", failedTries: 0, welcomedAt: 0 });
 }
 
 // Closes the connection while the page is hidden; `wake` opens the next one.
-export function pause() {
+export function pause({ quit }) {
+  if (quit) sendQuit();
   closeSockets();
   if (connection.phase !== "idle" && connection.phase !== "stopped") Object.assign(connection, { phase: "waiting", retryAt: Infinity });
 }

@@ -187,24 +187,6 @@ async fn a_full_dyno_is_retried_with_a_longer_wait() {
 }
 
 #[tokio::test]
-async fn the_page_works_without_storage() {
-    let browser = Browser::start().await;
-    let dyno = Dyno::start(&[TALKATIVE]).await;
-    let source = "for (const store of ['localStorage', 'sessionStorage'])
-        Object.defineProperty(window, store, { get() { throw new DOMException('no', 'SecurityError'); } })";
-    browser
-        .devtools(
-            "Page.addScriptToEvaluateOnNewDocument",
-            json!({"source": source}),
-        )
-        .await;
-    browser.open(&page_at(dyno.addr())).await;
-    browser.join("lobby", "taro").await;
-    browser.send("hello").await;
-    browser.expect_empty_console().await;
-}
-
-#[tokio::test]
 async fn the_back_off_grows_and_is_reset_after_a_stable_connection() {
     let (mut world, browser) = one_browser().await;
     // Stops the clock, and makes each random wait the longest one.
