@@ -3,13 +3,14 @@
 // connection.js decides when the page is connected, outgoing.js when a message is sent, messages.js what the list shows.
 // Here is what joins them. Markup and ids are in index.html, the looks in chat.css.
 
-import { $, browser, button, element, now, saveBrowser, saveTab, setText, tab } from "./common.js";
+import { $, browser, button, element, now, saveBrowser, saveTab, setText, tab, tokenIsKept } from "./common.js";
 import { check, connect, connection, drop, pause, start, stop, wake } from "./connection.js";
 import { addNote, addPresence, addTalk, clear, list, showUnread } from "./messages.js";
 import * as outgoing from "./outgoing.js";
 
 const LIST_MS = 2_000;     // a dyno's list of members is younger than this
 const QUIET_MS = 30_000;   // for this long after a reconnect, nobody is announced as having left, or as having joined again
+const NEWCOMER = 50;       // a newcomer gets this many messages, or all if the room has fewer
 
 let left = false;               // the person pressed Leave
 let resumedMessages = 0;        // came with a welcome after a reconnect
@@ -20,28 +21,33 @@ const inRoom = () => !$("chat").hidden;
 const onFrame = {
   __proto__: null,
   welcome(frame, moved) {
-    const first = list.lastId === null, before = list.ids.size;
+    const first = list.lastId === null, before = list.ids.size, talks = frame.history ?? [];
+    const { lastId } = tab.current;   // first: of the page before a reload
+    const gap = first ? frame.last !== lastId && !talks.some(({ id }) => id === lastId) : frame.gap;
     if (first) openRoom(frame.room);
     outgoing.joined(frame.max_message);
-    tab.current = { room: frame.room, name: frame.user };
-    Object.assign(browser, tab.current);
+    tab.current = { room: frame.room, name: frame.user, lastId: frame.last };
+    Object.assign(browser, { room: frame.room, name: frame.user });
     saveTab();
     saveBrowser();
     history.replaceState(null, "", linkTo(frame.room));   // the address is now the one to share, and survives a reload
-    if (frame.gap) addNote("gap", "some messages may be missing");
+    if (gap && !first) addNote("gap", "some messages may be missing");
+    if (gap && first && lastId && (lastId !== "0-0" || talks.length >= NEWCOMER)) {
+      addNote("gap", "earlier messages are not shown");
+    }
     if (moved) {
-      for (const talk of frame.history ?? []) showTalk(talk, true);
-      if (frame.gap) list.lastId = frame.last;   // otherwise the first connection may have brought newer messages
+      for (const talk of talks) showTalk(talk, true);
+      if (gap) list.lastId = frame.last;   // otherwise the first connection may have brought newer messages
       movedMembers(frame);
     } else {
       $("log").ariaBusy = "true";   // a screen reader need not read the past aloud; it looks only after the page is drawn
-      for (const talk of frame.history ?? []) showTalk(talk, !first);
+      for (const talk of talks) showTalk(talk, !first);
       setTimeout(() => { $("log").ariaBusy = "false"; }, 300);
       list.lastId = frame.last ?? list.lastId;   // the server's word, even if it is lower than ours
       if (!first) resumedMessages += list.ids.size - before;
       joinedMembers(frame, !first);
     }
-    if (first || frame.gap) outgoing.joinedWithGap();
+    if (gap) outgoing.joinedWithGap();
     outgoing.sendNext();
     show();
     showLength();
@@ -113,12 +119,21 @@ function chipParts() {
   return ["wait", "Reconnecting in ", countdown, " · ", retryNow];
 }
 
+function bannerText() {
+  const { phase, whyStopped, webSocketBlocked, redisDown } = connection;
+  if (phase === "idle") return "";
+  if (phase === "stopped") return whyStopped;
+  if (webSocketBlocked) return "The server answers, but WebSocket connections do not get through. The server's log may name the reason.";
+  if (redisDown) return "The server cannot reach Redis. Your messages are kept and will be sent when it is back.";
+  return "";
+}
+
 function show() {
-  const { phase, whyStopped, redisDown, dyno, boot, reconnects, moves, retryAt, tickAt } = connection;
+  const { dyno, boot, reconnects, moves, retryAt, tickAt } = connection;
   setText(countdown, `${Math.max(1, Math.ceil((retryAt - now()) / 1000))} s`);
   const [state, ...parts] = chipParts();
   setText(dynoName, dyno);
-  const next = state + parts.map((part) => (part === countdown || part === dynoName ? "" : part.textContent ?? part)).join("");
+  const next = state + parts.filter((part) => typeof part === "string").join("");
   if (chipShows !== next) {
     chipShows = next;
     const focused = document.activeElement === retryNow;
@@ -126,8 +141,7 @@ function show() {
     $("chip").replaceChildren(...parts);
     if (focused) (retryNow.isConnected ? retryNow : $(inRoom() ? "message" : "name")).focus();
   }
-  setText($("banner"), phase === "stopped" ? whyStopped : !redisDown ? ""
-    : "Messaging waits for Redis: the server cannot reach it just now. What you write is kept, and sent when it is back.");
+  setText($("banner"), bannerText());
   const tick = tickAt ? `${Math.round((now() - tickAt) / 1000)} s ago` : "none yet";
   const facts = { dyno, boot, last: list.lastId ?? "–", tick, moves, reconnects, resumed: resumedMessages };
   for (const [id, fact] of Object.entries(facts)) setText($(id), fact);
@@ -257,7 +271,16 @@ $("pretend").onclick = () => {
 addEventListener("online", wake);
 addEventListener("offline", drop);   // if the network is fine after all, the next try succeeds
 addEventListener("pageshow", wake);
-addEventListener("pagehide", pause);   // an open socket would keep the page out of the back/forward cache
+addEventListener("pagehide", () => {   // an open socket would keep the page out of the back/forward cache
+  saveLastId();
+  pause({ quit: !tokenIsKept });   // otherwise the name would be taken until its lease ends
+});
+if (!tokenIsKept) {
+  addEventListener("beforeunload", () => {   // Firefox closes the socket before pagehide
+    pause({ quit: true });
+    setTimeout(wake, 3000);   // the page is still there if it was only a download
+  });
+}
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;
   wake();
@@ -268,8 +291,15 @@ visualViewport?.addEventListener("resize", ({ target: { height, scale } }) => {
   document.body.style.height = `${Math.round(height * scale)}px`;
   scrollTo(0, 0);
 });
+// After a reload, or when the browser restores the tab, the page knows from it whether it missed messages.
+function saveLastId() {
+  if (!tab.current || list.lastId === null || tab.current.lastId === list.lastId) return;
+  tab.current.lastId = list.lastId;
+  saveTab();
+}
 setInterval(() => {
   check();
+  saveLastId();
   outgoing.showStates();
   outgoing.sendNext();
   show();

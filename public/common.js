@@ -11,9 +11,13 @@ export function element(tag, className, ...children) {
 }
 export const button = (name, onclick) => Object.assign(element("button", "", name), { type: "button", onclick });
 
-// Writes only when the text changes: a screen reader announces every write to a live region.
+// Writes only when the text changes: a screen reader announces every write to a live region. The text that was written is
+// kept, because a browser that translates the page changes what is in the node.
+const written = new WeakMap();
 export function setText(node, text) {
-  if (node.textContent !== String(text)) node.textContent = text;
+  if (written.get(node) === String(text)) return;
+  written.set(node, String(text));
+  node.textContent = text;
 }
 
 // The wall clock, because the monotonic clock stands still while a laptop sleeps.
@@ -34,14 +38,17 @@ function load(storage) {
   const save = () => {
     try {
       window[storage].setItem("dynochat", JSON.stringify(content));
-    } catch { /* storage is blocked or full */ }
+      return true;
+    } catch {
+      return false;   // storage is blocked or full
+    }
   };
   return [content, save];
 }
 export const [browser, saveBrowser] = load("localStorage");   // token, room, name
-// current: {room, name}; draft; pending: messages without an acknowledgement, see outgoing.js.
+// current: {room, name, lastId: the newest id that was shown}; draft; pending: messages without an acknowledgement, see outgoing.js.
 export const [tab, saveTab] = load("sessionStorage");
 // One token for the whole browser: it may own several names, and a second tab with the same name is the same person.
 if (!/^[\w-]{16,64}$/.test(browser.token)) browser.token = randomHex(16);
-saveBrowser();
+export const tokenIsKept = saveBrowser();   // if not, the next page of this browser has another token
 tab.pending ??= [];

@@ -30,6 +30,8 @@ export const connection = {
   tickMs: 25_000,
   spreadMs: SPREAD_MS,
   redisDown: false,
+  triesSinceOpen: 0,         // since a socket opened
+  webSocketBlocked: false,   // no socket opens, although the server answers other requests
   refusal: null,    // the newest error frame
   whyStopped: "",
   pretendOffline: false,
@@ -51,13 +53,17 @@ export function connect() {
   closeSockets();
   Object.assign(connection, { phase: "trying", triedAt: now(), giveUpAt: now() + TRY_MS, heardAt: now(), rejoinAt: 0, refusal: null });
   connection.socket = open();
+  connection.triesSinceOpen += 1;
   handlers.changed();
 }
 
 // What a socket does depends on what it is at that time: the current one, the next one, or given up.
 function open() {
   const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`);
-  socket.onopen = () => join(socket);
+  socket.onopen = () => {
+    Object.assign(connection, { triesSinceOpen: 0, webSocketBlocked: false });
+    join(socket);
+  };
   socket.onmessage = ({ data }) => {
     const frame = parse(data);
     if (socket === connection.socket) receive(frame);
@@ -179,8 +185,20 @@ function ended(code) {
     if (code === 1013) connection.failedTries = Math.max(connection.failedTries, STEP_WHEN_FULL);
     const delay = retryDelay(connection.failedTries);
     Object.assign(connection, { phase: "waiting", retryAt: now() + delay, failedTries: connection.failedTries + 1 });
+    if (connection.triesSinceOpen >= 2) findOutIfBlocked();
     setTimeout(check, delay + 1);   // the ticker of chat.js is too coarse for a wait of 40 ms
   }
+  handlers.changed();
+}
+
+// A proxy that does not pass WebSocket connections on, or an origin that is not allowed: no retry helps, but the person
+// can tell whoever runs the server.
+async function findOutIfBlocked() {
+  let answers = false;
+  try {
+    answers = (await fetch("/healthz", { cache: "no-store", signal: AbortSignal.timeout(TRY_MS) })).ok;
+  } catch { /* the server does not answer at all */ }
+  connection.webSocketBlocked = answers && connection.triesSinceOpen >= 2;
   handlers.changed();
 }
 
@@ -195,15 +213,20 @@ export function drop() {
   if (connection.socket) ended(1006);
 }
 
+function sendQuit() {
+  for (const socket of [connection.socket, connection.next]) send({ kind: "quit" }, socket);
+}
+
 // Closes the connection for good; the next step is the person's. With quit, others see at once that the person left.
 export function stop({ quit }) {
-  if (quit) for (const socket of [connection.socket, connection.next]) send({ kind: "quit" }, socket);
+  if (quit) sendQuit();
   closeSockets();
   Object.assign(connection, { phase: "idle", failedTries: 0, welcomedAt: 0 });
 }
 
 // Closes the connection while the page is hidden; `wake` opens the next one.
-export function pause() {
+export function pause({ quit }) {
+  if (quit) sendQuit();
   closeSockets();
   if (connection.phase !== "idle" && connection.phase !== "stopped") Object.assign(connection, { phase: "waiting", retryAt: Infinity });
 }

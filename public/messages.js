@@ -2,15 +2,16 @@
 //
 // A message without an id is not stored yet. It stands at the end of the list; outgoing.js draws it.
 
-import { $, element, setText, tab, now } from "./common.js";
+import { $, button, element, now, setText, tab } from "./common.js";
 
 const GROUP_MS = 300_000;    // messages of one person within this time form one group; so do notes about members
 const MAX_SHOWN = 6_000;     // messages kept in the list
+const MAYBE_TALL = 200;      // a message with this many characters can be taller than chat.css lets a folded one be
 const NEAR_END_PX = 48;      // nearer to the end than this counts as at the end
 
 const log = $("log"), items = $("said");
 
-// Ids are comparable only within one stream; lastId is the page's baseline for the next join, null before the first.
+// Ids are comparable only within one stream. lastId is the newest id that this page has, null before its first welcome.
 export const list = { lastId: null, ids: new Set(), unread: 0, atEnd: true, scrollTop: 0 };
 
 const TIME = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
@@ -57,14 +58,46 @@ export function addPending(user, text, at) {
 
 function createMessage(user, text, at, own) {
   const words = Object.assign(element("p", "text", ...withLinks(text)), { dir: "auto" });
-  return element("div", own ? "message own" : "message", element("p", "who", element("bdi", "", user)), words,
+  const node = element("div", own ? "message own" : "message", element("p", "who", element("bdi", "", user)), words,
     element("p", "meta", setTime(element("time"), at), " ", element("span", "state")));
+  if (text.length >= MAYBE_TALL) fold(node, words);
+  return node;
 }
 
 function setTime(node, at) {
   setText(node, TIME.format(at));
   return Object.assign(node, { dateTime: new Date(at).toISOString(), title: FULL.format(at) });
 }
+
+// ---- folding: a tall message shows its beginning, and a button that opens it ------------------------------------------
+
+function fold(node, words) {
+  const isOpen = () => !node.classList.contains("folded");
+  const setOpen = (open) => {
+    node.classList.toggle("folded", !open);
+    toggle.ariaExpanded = String(open);
+    setText(toggle, open ? "Show less" : "Show all");
+  };
+  const toggle = button("", () => {
+    if (!isOpen()) list.atEnd = false;   // the person goes on reading where the message was cut off
+    setOpen(!isOpen());
+    if (!isOpen()) toggle.scrollIntoView({ block: "nearest" });
+  });
+  setOpen(false);
+  node.append(element("p", "fold", toggle));
+  words.addEventListener("focusin", () => setOpen(true));   // a link may be in the part that is cut off
+  textSizes.observe(words);
+}
+
+// Only the browser knows how tall a text is, and that changes with the width of the page.
+const textSizes = new ResizeObserver((entries) => {
+  for (const { target } of entries) {
+    const node = target.parentNode;
+    if (node?.classList.contains("folded")) node.classList.toggle("tall", target.scrollHeight > target.clientHeight + 1);
+  }
+});
+
+// ---- order and groups ------------------------------------------------------------------------------------------------
 
 // Puts a stored message before the first one with a higher id, and before all that are not stored yet.
 function insert(node) {

@@ -1,6 +1,6 @@
 // Own messages that are not acknowledged yet: kept across reloads, sent one at a time, shown with their state.
 //
-// A pending message: cid, room, text, at (written), since (when its "sending" began), sentAt (first sent, 0: not yet),
+// A pending message: cid, room, text, at (written), since (when the person last asked to send it), sentAt (first sent, 0: not yet),
 // problem ("": none, "failed", "unsure"), why (the server's sentence).
 
 import { $, button, element, now, randomHex, saveTab, tab } from "./common.js";
@@ -81,11 +81,12 @@ export function connectionClosed(code) {
   if (message && isFinal(code) && code !== 4429) setProblem(message, "failed");
 }
 
-// If the history has no gap and does not contain the message, it was not stored: it is sent again. With a gap that is
-// unknown, and the server may have forgotten the cid: the person decides.
+// If the history has no gap and does not contain the message, it was not stored: it is sent. With a gap that is unknown,
+// and the server may have forgotten the cid: the person decides. A message that this tab never sent may be stored, too:
+// a duplicated tab has the same one.
 export function joinedWithGap() {
   for (const message of pendingHere()) {
-    if (message.sentAt && !message.problem && now() - message.sentAt > CID_KEPT_MS) setProblem(message, "unsure");
+    if (!message.problem && now() - message.since > CID_KEPT_MS) setProblem(message, "unsure");
   }
 }
 

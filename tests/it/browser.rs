@@ -1,5 +1,5 @@
 //! Tests of the page in a real browser, against real dynos and a real Redis. All of them run in Chromium; `story` also
-//! runs in Firefox and WebKit: `tests/run --browsers all`.
+//! runs in Firefox and WebKit, and `returning` in Firefox: `tests/run --browsers all`.
 //!
 //! Where time has to pass, the page's clock is moved on. That something does not happen is shown by an event that comes
 //! after it. The other members of a room are plain sockets.
@@ -13,12 +13,14 @@ mod moving;
 mod page;
 mod picture;
 mod reading;
+mod returning;
 mod single_file;
 mod story;
 mod talking;
 mod tools;
 
 use crate::support::facts::{MAX_MESSAGE, names_key, owners_key, stream_key};
+use crate::support::front::Front;
 use crate::support::proxy::{Flow, Proxy};
 use crate::support::{Bus, Dyno, Id, PATIENCE, Redis, TALKATIVE, World, check, token};
 use driver::{Browser, Kind};

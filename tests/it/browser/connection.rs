@@ -187,29 +187,12 @@ async fn a_full_dyno_is_retried_with_a_longer_wait() {
 }
 
 #[tokio::test]
-async fn the_page_works_without_storage() {
-    let browser = Browser::start().await;
-    let dyno = Dyno::start(&[TALKATIVE]).await;
-    let source = "for (const store of ['localStorage', 'sessionStorage'])
-        Object.defineProperty(window, store, { get() { throw new DOMException('no', 'SecurityError'); } })";
-    browser
-        .devtools(
-            "Page.addScriptToEvaluateOnNewDocument",
-            json!({"source": source}),
-        )
-        .await;
-    browser.open(&page_at(dyno.addr())).await;
-    browser.join("lobby", "taro").await;
-    browser.send("hello").await;
-    browser.expect_empty_console().await;
-}
-
-#[tokio::test]
 async fn the_back_off_grows_and_is_reset_after_a_stable_connection() {
     let (mut world, browser) = one_browser().await;
     // Stops the clock, and makes each random wait the longest one.
     let script = "window.clock = Date.now(); Date.now = () => clock; Math.random = () => 0.999";
     browser.eval(script).await;
+    set_in_welcomes(&browser, "spread_ms", json!(3000)).await;
     // Moves the clock on, and waits until the page's timer has seen that: if it saw the jump only after a loss, it would
     // take it for sleep and try at once.
     let pass = async |seconds: u64| {
@@ -228,6 +211,11 @@ async fn the_back_off_grows_and_is_reset_after_a_stable_connection() {
         waits(seconds).await;
         pass(seconds).await;
     }
+    assert_eq!(
+        browser.alert().await,
+        "",
+        "the server is away, and not only for WebSockets"
+    );
     world.dyno.restart().await;
     waits(15).await;
     pass(15).await;
@@ -240,6 +228,35 @@ async fn the_back_off_grows_and_is_reset_after_a_stable_connection() {
     pass(6).await;
     world.dyno.kill().await;
     waits(1).await;
+}
+
+/// Connects through a proxy that changes requests by `rule`, as a badly configured one would.
+async fn is_told_that_sockets_do_not_get_through(rule: &str) {
+    let browser = Browser::start().await;
+    let mut dyno = Dyno::start(&[]).await;
+    let proxy = Front::with_rule(rule, dyno.addr()).await;
+    browser.open(&page_at(proxy.addr)).await;
+    browser.ask_to_join("lobby", "taro").await;
+    let alert = async || browser.alert().await;
+    let why = settles("the reason", alert, |alert| !alert.is_empty()).await;
+    assert!(
+        why.contains("WebSocket connections do not get through"),
+        "{why}"
+    );
+    assert!(why.contains("log"), "where to look: {why}");
+    dyno.kill().await; // now it is something else
+    settles("no reason", alert, String::is_empty).await;
+    assert!(browser.chip().await.contains("onnecting"));
+}
+
+#[tokio::test]
+async fn an_origin_refused_behind_a_proxy_is_explained() {
+    is_told_that_sockets_do_not_get_through("set-header Host internal.example").await; // 403
+}
+
+#[tokio::test]
+async fn a_proxy_that_does_not_upgrade_is_explained() {
+    is_told_that_sockets_do_not_get_through("del-header Upgrade").await; // 426
 }
 
 /// Sets a field of each welcome that the page receives from now on.

@@ -32,6 +32,13 @@ pub enum Kind {
     WebKit,
 }
 
+/// Whether the browser lets pages keep something: cookies and storage, which its settings allow or block together.
+#[derive(Clone, Copy, PartialEq)]
+enum Storage {
+    Allowed,
+    Blocked,
+}
+
 impl Kind {
     fn wanted() -> Kind {
         match std::env::var("BROWSER").as_deref() {
@@ -60,12 +67,15 @@ impl Kind {
         }
     }
 
-    fn capabilities(self, profile: &Path) -> Value {
+    fn capabilities(self, profile: &Path, storage: Storage) -> Value {
+        let blocks = storage == Storage::Blocked;
         match self {
             Kind::Chromium => json!({
                 "browserName": "chrome",
                 "webSocketUrl": true, // also speak WebDriver BiDi, which has user contexts
-                "goog:chromeOptions": {"args": [
+                "goog:chromeOptions": {"prefs": {
+                    "profile.default_content_setting_values.cookies": if blocks { 2 } else { 1 },
+                }, "args": [
                     "--headless",
                     // Chromium ends with chromedriver, even if that is killed: the pipe between them breaks.
                     "--remote-debugging-pipe",
@@ -85,7 +95,10 @@ impl Kind {
             }),
             Kind::Firefox => json!({
                 "browserName": "firefox",
-                "moz:firefoxOptions": {"args": ["-headless", "--width=1000", "--height=700"]},
+                "moz:firefoxOptions": {
+                    "args": ["-headless", "--width=1000", "--height=700"],
+                    "prefs": {"network.cookie.cookieBehavior": if blocks { 2 } else { 0 }},
+                },
             }),
             // Debian installs it beside its library, and not on the PATH.
             Kind::WebKit => json!({
@@ -146,7 +159,7 @@ struct Driver {
 
 impl Driver {
     /// Must run on the pool's thread.
-    async fn start(kind: Kind) -> Driver {
+    async fn start(kind: Kind, storage: Storage) -> Driver {
         let (program, needs) = kind.driver();
         let profile = TempDir::with_prefix("dynochat-browser-").expect("a temporary directory");
         let port = free_port();
@@ -168,7 +181,7 @@ impl Driver {
         };
         let listens = timeout(PATIENCE, listens).await;
         listens.unwrap_or_else(|_| panic!("{program} does not listen on its port"));
-        let Value::Object(wanted) = kind.capabilities(profile.path()) else {
+        let Value::Object(wanted) = kind.capabilities(profile.path(), storage) else {
             unreachable!("capabilities are an object")
         };
         let mut connector = HttpConnector::new();
@@ -285,6 +298,18 @@ impl Browser {
         Browser::start_with(heavy(1).await).await
     }
 
+    /// A browser of its own, whose settings block cookies and storage.
+    pub async fn start_without_storage() -> Browser {
+        let (turn, kind) = (heavy(1).await, Kind::wanted());
+        let start = Driver::start(kind, Storage::Blocked);
+        let driver = POOL.runtime.spawn(start).await;
+        let browser = Browser::with(driver.expect("the browser starts"), turn);
+        if kind == Kind::Chromium {
+            browser.console().await; // chromedriver's own lines
+        }
+        browser
+    }
+
     /// Two persons. Takes both permits at once: two tests with one permit each would wait for each other for ever.
     pub async fn start_two() -> (Browser, Browser) {
         let mut turns = heavy(2).await;
@@ -298,14 +323,17 @@ impl Browser {
             let idle = POOL.idle.lock().unwrap().pop();
             let mut driver = match idle {
                 Some(driver) => driver,
-                None => Driver::start(kind).await,
+                None => Driver::start(kind, Storage::Allowed).await,
             };
             driver.begin().await;
             driver
         });
-        let driver = start.await.expect("the browser starts");
+        Browser::with(start.await.expect("the browser starts"), turn)
+    }
+
+    fn with(driver: Driver, turn: SemaphorePermit<'static>) -> Browser {
         Browser {
-            kind,
+            kind: driver.kind,
             client: driver.client.clone(),
             driver: Some(driver),
             _turn: turn,

@@ -405,8 +405,24 @@ impl Browser {
 
     /// Moves the page's clock on, as if this much time had passed.
     pub async fn later(&self, by: Duration) {
-        let script = "const now = Date.now; Date.now = () => now() + arguments[0]";
+        // A script of Firefox's driver has a Date of its own.
+        let script =
+            "const { Date } = window, now = Date.now; Date.now = () => now() + arguments[0]";
         self.eval_with(script, json!([by.as_millis() as u64])).await;
+    }
+
+    /// What the tab keeps, as a duplicate of the tab would have it, or the tab itself after the browser restored it.
+    pub async fn tab_storage(&self) -> Value {
+        let kept = self.text("return sessionStorage.dynochat").await;
+        serde_json::from_str(&kept).expect("JSON")
+    }
+
+    /// Opens the page in a tab that keeps this.
+    pub async fn open_with_tab_storage(&self, page: &str, kept: &Value) {
+        self.open(&format!("{page}chat.css")).await; // the same origin, but not the page
+        let script = "sessionStorage.dynochat = arguments[0]";
+        self.eval_with(script, json!([kept.to_string()])).await;
+        self.open(page).await;
     }
 
     /// Sends the page an event of the window.

@@ -83,6 +83,49 @@ async fn messages_are_grouped_and_days_divided() {
 }
 
 #[tokio::test]
+async fn a_tall_message_is_folded_and_a_button_opens_it() {
+    let (world, browser) = one_browser().await;
+    let mut hanako = world.dyno.join("lobby", "hanako").await;
+    browser.join("lobby", "taro").await;
+    let height = "return [...document.querySelectorAll('.message')].map((m) => m.getBoundingClientRect().height)";
+    let heights =
+        async || serde_json::from_value::<Vec<f64>>(browser.eval(height).await).expect("heights");
+    let tall = format!("first{}last", "\n".repeat(MAX_MESSAGE - 9));
+    hanako.say(&tall).await;
+    browser.shows(&[&tall]).await;
+    browser.find("button", "Show all").await;
+    assert!(heights().await[0] < 500.0, "{:?}", heights().await);
+    let expanded = "return document.querySelector('[aria-expanded]').ariaExpanded";
+    assert_eq!(browser.text(expanded).await, "false");
+    let focus = "document.querySelector('[aria-expanded]').focus()";
+    browser.eval(focus).await;
+    browser.chord(SHIFT, ENTER).await; // with the keyboard
+    browser.find("button", "Show less").await;
+    assert_eq!(browser.text(expanded).await, "true");
+    assert!(heights().await[0] > 20_000.0, "{:?}", heights().await);
+    let begins = "return document.querySelector('[role=log]').scrollTop < 100";
+    browser
+        .until("the person reads on from the beginning", begins)
+        .await;
+    hanako.say("short").await;
+    browser.find("button", "1 new ↓").await;
+    browser.press("Show less").await;
+    assert!(heights().await[0] < 500.0, "{:?}", heights().await);
+    assert_eq!(heights().await.len(), 2);
+
+    // Without line breaks, it depends on the width of the page.
+    browser.press("Leave").await;
+    browser.join("prose", "taro").await;
+    browser.send(&"長い文章。".repeat(MAX_MESSAGE / 5)).await;
+    browser.find("button", "Show all").await;
+    browser.send(&"短".repeat(300)).await;
+    browser.count_is(".message:last-child:not(.tall)", 1).await;
+    browser.resize(320, 568).await;
+    browser.count_is(".message:last-child.tall", 1).await;
+    browser.expect_empty_console().await;
+}
+
+#[tokio::test]
 async fn scrolled_up_readers_stay_and_see_a_count_of_new_messages() {
     let (world, browser) = one_browser().await;
     let mut hanako = world.dyno.join("lobby", "hanako").await;

@@ -80,10 +80,11 @@ async fn old_unconfirmed_messages_are_not_resent_without_asking() {
     browser.say("handed over").await;
     browser.say("never left the page").await;
     browser.own_are("sending").await;
-    // As if the page had been closed for two minutes: longer than the server remembers a cid.
+    // As if the page had been closed for two minutes, longer than the server remembers a cid, and many messages.
     let script = "addEventListener('pagehide', () => {
         const kept = JSON.parse(sessionStorage.dynochat);
-        for (const one of kept.pending) if (one.sentAt) one.sentAt -= 120000;
+        for (const one of kept.pending) if (one.sentAt) one.since -= 120000;
+        kept.current.lastId = '1-1';
         sessionStorage.dynochat = JSON.stringify(kept);
     })";
     browser.eval(script).await;
