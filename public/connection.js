@@ -8,7 +8,7 @@ const TRY_MS = 10_000;          // a try succeeds if the socket opens and the we
 const SLACK_MS = 10_000;        // a connection is dead after a heartbeat and this time without any frame
 const PING_MS = 1_500;          // after waking up: a ping without an answer for this long means a dead connection
 const GOOD_MS = 5_000;          // a connection that lasted this long after its welcome resets the back-off
-const SPREAD_MS = 3_000;        // the first retry comes after a random time up to this, or up to what the welcome said
+const SPREAD_MS = 3_000;        // the first retry comes after a random time up to this, or up to what the server said
 const RETRY_SECONDS = [1, 2, 4, 8, 15];   // the next ones after a random time between half of this and all of it
 const STEP_WHEN_FULL = 4;       // after Close 1013 (the dyno is full), begin with 8 s
 
@@ -111,7 +111,7 @@ function receive(frame) {
     if (connection.welcomedAt) connection.reconnects += 1;
     welcomed(frame);
   }
-  if (frame.kind === "tick") connection.tickAt = now();
+  if (frame.kind === "tick") ticked(frame);
   if (frame.kind === "status") redisStatus(frame);
   if (frame.kind === "error") joinRefused(frame);
   if (frame.kind === "move") move();
@@ -122,6 +122,11 @@ function welcomed({ dyno, boot, tick_ms: tickMs, spread_ms: spreadMs }) {
   Object.assign(connection, { phase: "live", welcomedAt: now(), redisDown: false, dyno, boot });
   if (tickMs > 0) connection.tickMs = tickMs;
   connection.spreadMs = spreadMs >= 0 ? Number(spreadMs) : SPREAD_MS;
+}
+
+function ticked({ spread_ms: spreadMs }) {
+  connection.tickAt = now();
+  if (spreadMs >= 0) connection.spreadMs = Number(spreadMs);
 }
 
 function redisStatus({ redis }) {

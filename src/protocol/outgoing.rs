@@ -9,7 +9,7 @@ use super::message::{MAX_MESSAGE, Message};
 /// Names in a list of members; the `count` beside it is exact.
 pub const MAX_USERS: usize = 200;
 
-/// Every 25 s, and the answer to a page's `ping`. A page cannot see WebSocket Pings.
+/// The answer to a page's `ping`.
 pub const TICK: &str = r#"{"kind":"tick"}"#;
 /// This dyno is stopping: the page connects elsewhere, then closes this connection. Comes again until it does.
 pub const MOVE: &str = r#"{"kind":"move"}"#;
@@ -57,6 +57,12 @@ impl Welcome<'_> {
             r#"{{"kind":"welcome","room":{room},"user":{user},"token":{token},"dyno":{dyno},"boot":{boot},"last":"{last}","gap":{gap},"history":[{history}],{members},"tick_ms":{tick_ms},"max_message":{MAX_MESSAGE},"spread_ms":{spread_ms}}}"#
         )
     }
+}
+
+/// A `tick` frame, every 25 s: a page cannot see WebSocket Pings. It repeats `spread_ms` of the welcome, because
+/// that of an early welcome is too low when many connections came later.
+pub fn tick(spread_ms: usize) -> String {
+    format!(r#"{{"kind":"tick","spread_ms":{spread_ms}}}"#)
 }
 
 /// A `talk` frame.

@@ -21,9 +21,9 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// Starts the task, which runs as long as the program. `frames` is what every connection is sent at
-    /// each heartbeat.
-    pub fn start(frames: Bytes) -> Arc<Heartbeat> {
+    /// Starts the task, which runs as long as the program. `frames` gives what a connection is sent at a
+    /// heartbeat.
+    pub fn start(frames: impl Fn() -> Bytes + Send + 'static) -> Arc<Heartbeat> {
         let heartbeat = Arc::<Heartbeat>::default();
         tokio::spawn(heartbeat.clone().run(frames));
         heartbeat
@@ -41,11 +41,12 @@ impl Heartbeat {
         conns.iter().filter_map(Weak::upgrade).collect()
     }
 
-    async fn run(self: Arc<Self>, frames: Bytes) {
+    async fn run(self: Arc<Self>, frames: impl Fn() -> Bytes) {
         let mut second = interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             second.tick().await;
+            let frames = frames();
             for conns in self.conns().chunks(CHUNK) {
                 conns.iter().for_each(|conn| conn.on_second(&frames));
                 tokio::task::yield_now().await;

@@ -69,9 +69,13 @@ pub fn listen(port: u16) -> io::Result<TcpListener> {
 
 impl Server {
     pub fn new(app: Arc<App>, limits: Limits) -> Arc<Server> {
+        let frames = {
+            let app = app.clone();
+            move || heartbeat_frames(&app)
+        };
         Arc::new(Server {
             app,
-            heartbeat: Heartbeat::start(heartbeat_frames()),
+            heartbeat: Heartbeat::start(frames),
             started: Instant::now(),
             websockets: Semaphore::new(limits.max_connections),
             sockets: Arc::new(Semaphore::new(limits.max_connections + PLAIN)),

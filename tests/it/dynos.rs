@@ -632,6 +632,9 @@ async fn ping_and_tick_come_every_25_seconds_and_50_seconds_of_silence_close_the
             assert!(expected.contains(at), "{what} at {at:?}");
         }
     }
+    let spread = SPREAD_MS.start();
+    let tells_spread = |heard: &Heard| matches!(heard, Heard::Frame(f) if f["kind"] == "tick" && f["spread_ms"] == *spread);
+    assert_eq!(alive.count_heard(tells_spread), 2, "{}", alive.context());
     assert_eq!(alive.count_heard(Heard::is_end), 0);
     talking.send(frame(PING, "still there?")).await;
     let answered = async { while talking.frame(PATIENCE).await.expect("it is open").0 != PONG {} };

@@ -62,7 +62,8 @@ pub async fn stampede(flags: &Flags) -> usize {
     if joined.await.is_none() {
         sim.fail("a thousand pages did not all join and see each other".into());
     }
-    sleep(Duration::from_secs(12)).await; // past two renewals
+    // Past two renewals and a tick: the first pages joined when the dyno had few connections.
+    sleep(Duration::from_secs(28)).await;
     sim.router.set(&sim.addrs[1..]);
     spawn_local(sim.clone().watch_leases());
     sleep(Duration::from_secs(1)).await;

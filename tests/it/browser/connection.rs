@@ -259,22 +259,22 @@ async fn a_proxy_that_does_not_upgrade_is_explained() {
     is_told_that_sockets_do_not_get_through("del-header Upgrade").await; // 426
 }
 
-/// Sets a field of each welcome that the page receives from now on.
-async fn set_in_welcomes(browser: &Browser, field: &str, value: Value) {
-    let script = "const [field, value] = arguments, parse = JSON.parse;
+/// Sets a field of each frame of this kind that the page receives from now on.
+async fn set_in_frames(browser: &Browser, kind: &str, field: &str, value: Value) {
+    let script = "const [kind, field, value] = arguments, parse = JSON.parse;
         JSON.parse = (text) => {
             const frame = parse(text);
-            if (frame?.kind === 'welcome') frame[field] = value;
+            if (frame?.kind === kind) frame[field] = value;
             return frame;
         }";
-    browser.eval_with(script, json!([field, value])).await;
+    browser.eval_with(script, json!([kind, field, value])).await;
 }
 
 #[tokio::test]
 async fn the_welcome_says_over_how_long_the_first_retry_is_spread() {
     let (_world, browser) = one_browser().await;
     browser.eval("Math.random = () => 0.999").await;
-    set_in_welcomes(&browser, "spread_ms", json!(40)).await;
+    set_in_frames(&browser, "welcome", "spread_ms", json!(40)).await;
     browser.join("lobby", "taro").await;
     browser.open_panel().await;
     // Ms from the end of a connection that was stable to the next try, sorted.
@@ -301,7 +301,7 @@ async fn the_welcome_says_over_how_long_the_first_retry_is_spread() {
     assert!(delays[3] < 120.0, "and soon after: {delays:?}");
 
     for (spread, words) in [(json!(9000), " 9 s"), (json!("soon"), " 3 s")] {
-        set_in_welcomes(&browser, "spread_ms", spread).await;
+        set_in_frames(&browser, "welcome", "spread_ms", spread).await;
         browser.press("drop my connection").await;
         browser.connected().await;
         browser.later(4 * SECOND).await;
@@ -316,10 +316,24 @@ async fn the_welcome_says_over_how_long_the_first_retry_is_spread() {
 }
 
 #[tokio::test]
+async fn a_tick_corrects_over_how_long_the_first_retry_is_spread() {
+    let (_world, browser) = one_browser().await;
+    browser.eval("Math.random = () => 0.999").await;
+    set_in_frames(&browser, "tick", "spread_ms", json!(9000)).await;
+    browser.join("lobby", "taro").await;
+    browser.open_panel().await;
+    browser.dispatch("online").await; // the page asks the server for a tick
+    let age = async || browser.fact("Last tick").await;
+    settles("a tick", age, |age| age.ends_with("ago")).await;
+    browser.press("drop my connection").await;
+    browser.chip_says(" 9 s").await;
+}
+
+#[tokio::test]
 async fn a_stable_connection_resets_the_back_off_however_it_ends() {
     let (mut world, browser) = one_browser().await;
     browser.eval("Math.random = () => 0.999").await;
-    set_in_welcomes(&browser, "spread_ms", json!(3000)).await;
+    set_in_frames(&browser, "welcome", "spread_ms", json!(3000)).await;
     browser.join("lobby", "taro").await;
     world.dyno.kill().await;
     browser.chip_says("Reconnecting in 4 s").await; // the third wait

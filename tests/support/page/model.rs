@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, frame::coding::CloseC
 
 /// A try to connect includes the welcome and takes this long at most.
 pub const TRY: Duration = Duration::from_secs(10);
-/// The wait before the first retry is random, up to this, unless the welcome says how long.
+/// The wait before the first retry is random, up to this, unless the server says how long.
 const FIRST_RETRY: Duration = Duration::from_secs(3);
 /// The waits before further retries, in seconds: a random time between half of it and all of it.
 const RETRY_STEPS: [f64; 5] = [1.0, 2.0, 4.0, 8.0, 15.0];
@@ -354,6 +354,10 @@ impl Model {
             }
             Some("move") => self.begin_move(now),
             Some("talk") => self.show(&frame),
+            Some("tick") => {
+                let spread_ms = frame["spread_ms"].as_u64().map(Duration::from_millis);
+                self.first_retry = spread_ms.unwrap_or(self.first_retry);
+            }
             Some("status") => {
                 let soon = now + Duration::from_secs_f64(self.rng.f64()); // not all pages at once
                 connection.redis_down = frame["redis"] == "down";
