@@ -256,6 +256,76 @@ async fn a_right_that_is_taken_away_ends_the_connection_until_it_is_given_back()
     hanako.say("back").await;
 }
 
+// ---- a cluster
+
+const SLOTS: u32 = 16_384;
+
+async fn cluster_node() -> Redis {
+    let bus = crate::support::free_port().to_string();
+    Redis::start(&["--cluster-enabled", "yes", "--cluster-port", &bus]).await
+}
+
+async fn cluster_is_ok(node: &Redis) {
+    eventually("the cluster is ok", 3 * PATIENCE, async || {
+        let info: String = node.cmd(&["CLUSTER", "INFO"]);
+        match info.contains("cluster_state:ok") {
+            true => Ok(()),
+            false => Err(info),
+        }
+    })
+    .await;
+}
+
+fn serve_slots(node: &Redis, from: u32, to: u32) {
+    let (from, to) = (from.to_string(), (to - 1).to_string());
+    node.cmd::<()>(&["CLUSTER", "ADDSLOTSRANGE", &from, &to]);
+}
+
+#[tokio::test]
+async fn a_cluster_of_two_nodes_is_never_up_and_the_log_says_why() {
+    let nodes = [cluster_node().await, cluster_node().await];
+    serve_slots(&nodes[0], 0, SLOTS / 2);
+    serve_slots(&nodes[1], SLOTS / 2, SLOTS);
+    let (port, bus) = (nodes[1].port.to_string(), bus_port(&nodes[1]));
+    nodes[0].cmd::<()>(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]);
+    for node in &nodes {
+        cluster_is_ok(node).await;
+    }
+    for node in &nodes {
+        let (dyno, _hanako) = dyno_without_redis(&node.url()).await;
+        let line = down_line(&dyno);
+        assert!(
+            line.contains("one Redis is needed, not a cluster"),
+            "{line}"
+        );
+        assert_eq!(room_keys(node), [""; 0]);
+    }
+}
+
+/// The port over which the nodes of a cluster talk: `ID HOST:PORT@BUS …` in the list of nodes.
+fn bus_port(node: &Redis) -> String {
+    let nodes: String = node.cmd(&["CLUSTER", "NODES"]);
+    let bus = nodes.split_once('@').map(|(_, rest)| rest);
+    let digits = bus
+        .expect("a bus port")
+        .chars()
+        .take_while(char::is_ascii_digit);
+    digits.collect()
+}
+
+#[tokio::test]
+async fn a_cluster_of_one_node_is_usable() {
+    let node = cluster_node().await;
+    serve_slots(&node, 0, SLOTS);
+    cluster_is_ok(&node).await;
+    let a = Dyno::start_on(&node, &[]).await;
+    let b = Dyno::start_on(&node, &[]).await;
+    let mut hanako = a.join("lobby", "hanako").await;
+    let mut taro = b.join("lobby", "taro").await;
+    hanako.say("hello").await;
+    taro.hears("hello").await;
+}
+
 // ---- TLS
 
 #[tokio::test]

@@ -40,6 +40,7 @@ const SETTLE: Duration = Duration::from_secs(3);
 /// Logged for a certificate that cannot be verified, such as that of Heroku's Redis.
 const CERTIFICATE_HINT: &str = " hint=\"REDIS_TLS_VERIFY=false takes any certificate\"";
 const VERSION_HINT: &str = " hint=\"Redis or Valkey 7.0 or newer is needed\"";
+const CLUSTER_HINT: &str = " hint=\"one Redis is needed, not a cluster of several nodes\"";
 const RIGHTS_HINT: &str = " hint=\"docs/REDIS.md names the rights that suffice\"";
 
 pub struct Link {
@@ -185,6 +186,8 @@ fn hint(error: &RedisError) -> &'static str {
         || text.contains("Error compiling script")
     {
         VERSION_HINT
+    } else if error.code() == Some("MOVED") {
+        CLUSTER_HINT
     } else if is_denied(error) {
         RIGHTS_HINT
     } else {

@@ -11,6 +11,8 @@ use crate::protocol::Id;
 
 /// No room has this name: a name needs a letter or a number.
 pub const ROOM: &str = "!";
+/// Reads of keys in as many slots of a cluster. A node that does not serve one of them answers MOVED.
+const SLOTS: u32 = 16;
 /// How long what the check writes lives, in ms and in s.
 const LIFE_MS: u32 = 1_000;
 const LIFE_S: u32 = 1;
@@ -97,6 +99,9 @@ fn every_command(keys: &Keys) -> Pipeline {
     all.ignore_errors();
     for command in commands {
         all.cmd(command[0]).arg(&command[1..]);
+    }
+    for n in 0..SLOTS {
+        all.cmd("GET").arg(format!("chat:{{{ROOM}{n}}}"));
     }
     all
 }
