@@ -192,7 +192,7 @@ async fn the_back_off_grows_and_is_reset_after_a_stable_connection() {
     // Stops the clock, and makes each random wait the longest one.
     let script = "window.clock = Date.now(); Date.now = () => clock; Math.random = () => 0.999";
     browser.eval(script).await;
-    set_in_welcomes(&browser, "spread_ms", json!(3000)).await;
+    set_in_frames(&browser, "welcome", "spread_ms", json!(3000)).await;
     // Moves the clock on, and waits until the page's timer has seen that: if it saw the jump only after a loss, it would
     // take it for sleep and try at once.
     let pass = async |seconds: u64| {
