@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::sync::atomic::Ordering::Relaxed;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
@@ -53,10 +54,14 @@ pub struct Server {
     sockets: Arc<Semaphore>,
 }
 
-/// Listens on every address, IPv6 and IPv4.
+/// Listens on every address, IPv6 and IPv4. Fails if another program listens on this port, even if only on one
+/// of the addresses: some visitors would reach that program.
 pub fn listen(port: u16) -> io::Result<TcpListener> {
     let open = |socket: TcpSocket, addr: SocketAddr| {
         socket.set_reuseaddr(true)?;
+        if addr.is_ipv6() {
+            SockRef::from(&socket).set_only_v6(false)?; // the default is a setting of the system
+        }
         // Accepted sockets inherit both. Nagle's algorithm would only add latency.
         socket.set_send_buffer_size(SEND_BUFFER)?;
         socket.set_nodelay(true)?;
@@ -64,7 +69,10 @@ pub fn listen(port: u16) -> io::Result<TcpListener> {
         socket.listen(BACKLOG)
     };
     let six = TcpSocket::new_v6().and_then(|socket| open(socket, ([0; 16], port).into()));
-    six.or_else(|_| open(TcpSocket::new_v4()?, ([0; 4], port).into()))
+    six.or_else(|error| match error.kind() {
+        ErrorKind::AddrInUse => Err(error),
+        _ => open(TcpSocket::new_v4()?, ([0; 4], port).into()), // there is no IPv6
+    })
 }
 
 impl Server {

@@ -2,13 +2,18 @@
 //! upgrade to a WebSocket, in whatever pieces its bytes come.
 
 use crate::support::client::join_frame;
+use crate::support::dyno::{program, refuses_to_boot};
 use crate::support::facts::{JOIN_DEADLINE, MAX_HEAD, MAX_HEADERS};
 use crate::support::raw::{self, ACCEPT, Answer, End, KEY, TEXT, head, http, upgrade_head};
-use crate::support::{Dyno, PATIENCE, Raw, eventually, token};
+use crate::support::{
+    Dyno, PATIENCE, Raw, bound_to_us, eventually, free_port, token,
+};
 use futures_util::future::join_all;
 use serde_json::json;
+use std::net::{IpAddr, Ipv6Addr};
 use std::process::Command;
 use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -584,6 +589,59 @@ async fn a_browser_may_open_a_socket_only_from_the_own_page_or_an_allowed_origin
             _ => raw.answer().await.status,
         };
         assert_eq!(seen, status, "Host {host}, Origin {origin}");
+    }
+}
+
+// ---- the port
+
+#[tokio::test]
+async fn a_port_that_is_taken_on_one_address_stops_the_boot() {
+    for addr in ["127.0.0.1", "0.0.0.0", "::1", "::"] {
+        let addr: IpAddr = addr.parse().expect("an address");
+        let port = free_port();
+        let taken = match std::net::TcpListener::bind((addr, port)) {
+            Ok(listener) => listener,
+            Err(e) if addr.is_ipv6() => {
+                println!("left out: there is no IPv6 here ({e})");
+                continue;
+            }
+            Err(e) => panic!("{addr}: {e}"),
+        };
+        let port = port.to_string();
+        let (status, said) = refuses_to_boot(&[("PORT", &port)]).await;
+        assert_eq!(status.code(), Some(1), "{addr}: {said}");
+        assert!(
+            said.contains(&port) && said.contains("in use"),
+            "{addr}: {said}"
+        );
+        drop(taken);
+    }
+}
+
+#[tokio::test]
+async fn ipv4_and_ipv6_are_served_also_where_the_system_separates_them() {
+    let dyno = Dyno::start(&[]).await;
+    assert_eq!(get(&dyno, "/", &[]).await.status, 200);
+    match TcpStream::connect((Ipv6Addr::LOCALHOST, dyno.port)).await {
+        Ok(_) => {}
+        Err(e) => return println!("left out: there is no IPv6 here ({e})"),
+    }
+    // A network of its own, with the setting of the system that separates them. It needs root or user namespaces.
+    let script = "ip link set lo up && echo 1 >/proc/sys/net/ipv6/bindv6only || exit 9
+        \"$PROGRAM\" & program=$!
+        trap 'kill $program' EXIT
+        for host in 127.0.0.1 '[::1]'; do
+            curl --silent --fail --output /dev/null --retry 9 --retry-connrefused http://$host:3000/ || exit 1
+        done";
+    let mut command = Command::new("unshare");
+    command.args(["--net", "--map-root-user", "sh", "-c", script]);
+    let output = bound_to_us(&mut command).env("PROGRAM", program()).output();
+    let output = output.expect("unshare is there");
+    let said = String::from_utf8_lossy(&output.stderr);
+    match output.status.code() {
+        Some(0) => {}
+        Some(1) if !said.contains("unshare") => panic!("one of them is not served: {said}"),
+        code => println!("left out: no network of its own here ({code:?} {said})"),
     }
 }
 
