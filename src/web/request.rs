@@ -7,9 +7,9 @@ use data_encoding::BASE64;
 use httparse::{EMPTY_HEADER, Status};
 use sha1_smol::Sha1;
 
-/// Bytes of a head; a larger one is refused with 431. It is the router's limit for a single line.
-pub const MAX_HEAD: usize = 8 * 1024;
-const MAX_HEADERS: usize = 64;
+/// Bytes of a head; a larger one is refused with 431. Cookies of other programs on the same host may take 8 KiB.
+pub const MAX_HEAD: usize = 32 * 1024;
+const MAX_HEADERS: usize = 100;
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// A checked request. It has no body.
@@ -29,15 +29,19 @@ pub struct Request {
 pub type Refusal = (u16, &'static str);
 
 /// Parses a head at the start of `bytes`. `None` while it is incomplete; then the request and the length
-/// of its head. WebSocket frames may follow it.
+/// of its head. WebSocket frames may follow it. An incomplete head has few lines, so a parse at the end of each
+/// line takes linear time.
 pub fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, Refusal> {
+    if bytes.starts_with(b"\r\n\r\n\r\n") {
+        return Err((400, "There are empty lines before the request."));
+    }
     let mut headers = [EMPTY_HEADER; MAX_HEADERS];
     let mut head = httparse::Request::new(&mut headers);
     let length = match head.parse(bytes) {
         Ok(Status::Complete(length)) if length <= MAX_HEAD => length,
         Ok(Status::Partial) if bytes.len() < MAX_HEAD => return Ok(None),
-        Ok(_) => return Err((431, "The request head is over 8 KiB.")),
-        Err(httparse::Error::TooManyHeaders) => return Err((431, "There are over 64 headers.")),
+        Ok(_) => return Err((431, "The request head is over 32 KiB.")),
+        Err(httparse::Error::TooManyHeaders) => return Err((431, "There are over 100 headers.")),
         Err(_) => return Err((400, "This is not an HTTP/1.1 request.")),
     };
     // httparse takes a bare LF as the end of a line; other programs take it as a part of the line.

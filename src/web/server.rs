@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::answer;
 use super::drain::drain;
-use super::request::{self, Refusal, Request};
+use super::request::{self, MAX_HEAD, Refusal, Request};
 use crate::chat::{App, Phase, Session, heartbeat_frames};
 use crate::log_throttle::LogThrottle;
 use crate::protocol::close_code;
@@ -19,6 +19,10 @@ use crate::socket::{Conn, Heartbeat, SEND_BUFFER};
 
 /// For a complete request head, counted from the accept.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+/// Bytes of a head that every socket may hold. A longer head waits for one of the permits, so that incomplete
+/// heads together take little memory.
+const SHORT_HEAD: usize = 4 * 1024;
+const LONG_HEADS: usize = 256;
 /// For sending a plain answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 /// For a request that is on its way when this dyno stops.
@@ -50,6 +54,7 @@ pub struct Server {
     started: Instant,
     /// A permit for each WebSocket.
     websockets: Semaphore,
+    long_heads: Semaphore,
     /// A permit for each socket.
     sockets: Arc<Semaphore>,
 }
@@ -86,6 +91,7 @@ impl Server {
             heartbeat: Heartbeat::start(frames),
             started: Instant::now(),
             websockets: Semaphore::new(limits.max_connections),
+            long_heads: Semaphore::new(LONG_HEADS),
             sockets: Arc::new(Semaphore::new(limits.max_connections + PLAIN)),
             limits,
         })
@@ -156,7 +162,8 @@ impl Server {
             let _ = phase.wait_for(|phase| *phase != Phase::Serving).await;
             sleep(IN_FLIGHT).await;
         };
-        let head = match timeout(HEAD_DEADLINE, read_head(conn, &mut bytes, stop)).await {
+        let reading = read_head(conn, &mut bytes, &self.long_heads, stop);
+        let head = match timeout(HEAD_DEADLINE, reading).await {
             Ok(head) => head.ok()?,
             Err(_) if bytes.is_empty() => return None, // browsers connect in advance
             Err(_) => Err((408, "The head of the request took too long.")),
@@ -209,23 +216,33 @@ impl Server {
 async fn read_head(
     mut conn: &Conn,
     bytes: &mut Vec<u8>,
+    long_heads: &Semaphore,
     stop: impl Future<Output = ()>,
 ) -> io::Result<Result<(Request, usize), Refusal>> {
     tokio::pin!(stop);
+    let mut permit = None;
     loop {
         tokio::select! {
             biased;
             readable = conn.readable() => readable?,
             () = &mut stop, if bytes.is_empty() => return Err(ErrorKind::TimedOut.into()),
         }
+        if bytes.len() >= SHORT_HEAD && permit.is_none() {
+            permit = long_heads.acquire().await.ok(); // it is never closed
+        }
         let mut chunk = [0; 2048];
-        match conn.read(&mut chunk) {
+        let new = match conn.read(&mut chunk) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-            Ok(n) => bytes.extend_from_slice(&chunk[..n]),
+            Ok(n) => &chunk[..n],
             Err(e) if e.kind() == ErrorKind::WouldBlock => continue,
             Err(e) => return Err(e),
-        }
-        if let Some(head) = request::parse(bytes).transpose() {
+        };
+        bytes.extend_from_slice(new);
+        // A parse starts at the first byte. After every segment of one byte, that would take quadratic time.
+        let is_first = bytes.len() == new.len();
+        if (is_first || new.contains(&b'\n') || bytes.len() >= MAX_HEAD)
+            && let Some(head) = request::parse(bytes).transpose()
+        {
             return Ok(head);
         }
     }

@@ -6,7 +6,7 @@ use crate::support::dyno::{program, refuses_to_boot};
 use crate::support::facts::{JOIN_DEADLINE, MAX_HEAD, MAX_HEADERS};
 use crate::support::raw::{self, ACCEPT, Answer, End, KEY, TEXT, head, http, upgrade_head};
 use crate::support::{
-    Dyno, PATIENCE, Raw, bound_to_us, eventually, free_port, token,
+    Dyno, PATIENCE, Raw, bound_to_us, eventually, free_port, need_descriptors, token,
 };
 use futures_util::future::join_all;
 use serde_json::json;
@@ -281,6 +281,7 @@ async fn malformed_and_ambiguous_requests_are_answered_with_400() {
         "GET / HTTP/1.1\r\nHost:\r\n\r\n",
         "GET / http/1.1\r\nHost: a\r\n\r\n",
         "hello\r\n\r\n",
+        "\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET /\r\n\r\n",
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         "\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n",
@@ -450,8 +451,9 @@ async fn a_head_above_the_limits_is_answered_with_431() {
         head("GET /", &dyno.host(), &more)
     };
     let around = long(0).len();
-    let long_path = format!("GET /{}", "x".repeat(9_000));
+    let long_path = format!("GET /{}", "x".repeat(MAX_HEAD));
     for (what, request, status) in [
+        ("cookies of other programs", long(8_100), 200),
         ("the longest head", long(MAX_HEAD - around), 200),
         ("one byte more", long(MAX_HEAD + 1 - around), 431),
         ("60,000 bytes", long(60_000), 431),
@@ -481,6 +483,34 @@ async fn a_megabyte_of_head_and_ten_thousand_headers_are_refused_or_cut() {
         assert!(refused || end == End::Reset, "{end:?} after {answer:?}");
         assert_eq!(get(&dyno, "/", &[]).await.status, 200);
     }
+}
+
+#[tokio::test]
+async fn a_thousand_incomplete_long_heads_take_little_memory_and_delay_nobody() {
+    const HEADS: usize = 1_000;
+    need_descriptors(2 * HEADS as u64);
+    let dyno = Dyno::start(&[("MAX_CONNECTIONS", "2000")]).await;
+    let before = dyno.rss_kb();
+    let start = Instant::now();
+    let incomplete = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(30_000));
+    let heads = (0..HEADS).map(|_| Raw::request(dyno.addr(), &incomplete));
+    let mut heads = join_all(heads).await;
+    for _ in 0..5 {
+        assert_eq!(get(&dyno, "/", &[]).await.status, 200);
+        sleep(SECOND / 5).await;
+    }
+    let grown = dyno.rss_kb() - before;
+    println!("measured: {HEADS} incomplete heads of 30 kB take {grown} kB");
+    assert!(grown < 20_000, "{grown} kB");
+    // A long head waits until the incomplete ones are cut.
+    let long = format!("Cookie: {}", "x".repeat(8_100));
+    let served = get(&dyno, "/", &[&long]).await;
+    assert_eq!(served.status, 200, "after {:?}", start.elapsed());
+    let cut = heads
+        .iter_mut()
+        .map(|raw| raw.answer_to("GET", 2 * JOIN_DEADLINE));
+    let statuses: Vec<u16> = join_all(cut).await.iter().map(|a| a.status).collect();
+    assert_eq!(statuses, [408; HEADS]);
 }
 
 #[tokio::test]
@@ -520,6 +550,18 @@ async fn an_incomplete_head_is_cut_at_the_deadline_and_delays_nobody() {
         incomplete("", b"GET / HTTP/1"),
         others,
     );
+}
+
+#[tokio::test]
+async fn a_long_head_in_tiny_segments_is_served() {
+    let dyno = Dyno::start(&[]).await;
+    let cookies = format!("Cookie: {}", "x".repeat(MAX_HEAD - 60));
+    let request = head("GET /", "a", &[&cookies]);
+    let mut raw = Raw::connect(dyno.addr()).await;
+    for segment in request.as_bytes().chunks(8) {
+        raw.send(segment).await;
+    }
+    assert_eq!(raw.answer().await.status, 200);
 }
 
 #[tokio::test]
