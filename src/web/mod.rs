@@ -2,6 +2,7 @@
 
 mod answer;
 mod drain;
+pub mod origin;
 pub mod request;
 mod server;
 

@@ -7,6 +7,8 @@ use data_encoding::BASE64;
 use httparse::{EMPTY_HEADER, Status};
 use sha1_smol::Sha1;
 
+use super::origin;
+
 /// Bytes of a head; a larger one is refused with 431. Cookies of other programs on the same host may take 8 KiB.
 pub const MAX_HEAD: usize = 32 * 1024;
 const MAX_HEADERS: usize = 100;
@@ -70,8 +72,7 @@ impl Request {
     /// Checks everything that a head can be refused for. Returns the host.
     fn checked_host(&self) -> Result<String, Refusal> {
         let host = self.only("host")?;
-        let part = |b: u8| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b);
-        let is_host = |host: &str| !host.is_empty() && host.bytes().all(part);
+        let is_host = |host: &str| !host.is_empty() && host.bytes().all(origin::is_host_byte);
         if !host.map_or(!self.http_1_1, is_host) {
             return Err((
                 400,
@@ -115,18 +116,21 @@ impl Request {
         items.any(|item| item.trim_ascii().eq_ignore_ascii_case(token))
     }
 
+    /// The last item of a list, perhaps in several headers: the one that the nearest proxy has added.
+    pub fn last(&self, name: &str) -> Option<&str> {
+        let named = self.headers.iter().filter(|(key, _)| key == name);
+        let mut items = named.flat_map(|(_, value)| value.split(',').map(str::trim_ascii));
+        items.rfind(|item| !item.is_empty())
+    }
+
     pub fn is_head(&self) -> bool {
         self.method == "HEAD"
     }
 
     /// Whether the request comes from this server's page, from an allowed origin, or not from a browser.
     pub fn origin_allowed(&self, allowed: &[String]) -> Result<bool, Refusal> {
-        let Some(origin) = self.only("origin")? else {
-            return Ok(true);
-        };
-        let host = origin.split_once("://").map_or("", |(_, host)| host);
-        let listed = allowed.iter().any(|o| o.eq_ignore_ascii_case(origin));
-        Ok(listed || !host.is_empty() && host.eq_ignore_ascii_case(&self.host))
+        let origin = self.only("origin")?;
+        Ok(origin.is_none_or(|origin| origin::is_allowed(origin, &self.host, allowed)))
     }
 
     /// The answer to a WebSocket handshake.

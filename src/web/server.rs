@@ -45,6 +45,8 @@ pub struct Limits {
     pub max_connections: usize,
     /// How long pages may move to another dyno when this one stops.
     pub grace: Duration,
+    /// The platform's router adds `X-Forwarded-Proto`.
+    pub behind_router: bool,
 }
 
 pub struct Server {
@@ -168,12 +170,14 @@ impl Server {
             Err(_) if bytes.is_empty() => return None, // browsers connect in advance
             Err(_) => Err((408, "The head of the request took too long.")),
         };
-        let origins = &self.limits.allowed_origins;
+        let (origins, behind_router) = (&self.limits.allowed_origins, self.limits.behind_router);
         let (answer, upgrade) = match &head {
-            Ok((request, length)) => match answer::route(request, origins, || self.health()) {
-                Ok((answer, upgrade)) => (answer, upgrade.then(|| bytes.split_off(*length))),
-                Err(refusal) => (answer::refusal(refusal, request.is_head()), None),
-            },
+            Ok((request, length)) => {
+                match answer::route(request, origins, behind_router, || self.health()) {
+                    Ok((answer, upgrade)) => (answer, upgrade.then(|| bytes.split_off(*length))),
+                    Err(refusal) => (answer::refusal(refusal, request.is_head()), None),
+                }
+            }
             Err(refusal) => (answer::refusal(*refusal, false), None),
         };
         conn.push(&answer.into());

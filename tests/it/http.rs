@@ -565,21 +565,65 @@ async fn a_long_head_in_tiny_segments_is_served() {
 }
 
 #[tokio::test]
-async fn plain_http_is_redirected_to_https_and_a_socket_is_refused() {
-    let dyno = Dyno::start(&[]).await;
+async fn plain_http_is_redirected_to_https_and_a_socket_is_refused_where_the_platform_sets_dyno() {
+    let dyno = Dyno::start(&[("DYNO", "web.1")]).await;
     for path in ["/", "/?room=a%20b", "/chat.js", "/nope"] {
-        let line = format!("GET {path}");
-        let request = head(&line, "chat.example", &["X-Forwarded-Proto: http"]);
-        let answer = answered(&dyno, request, &[308]).await;
-        let expected = format!("https://chat.example{path}");
-        assert_eq!(answer.expect_header("Location"), expected);
+        for host in ["chat.example", "chat.example:80"] {
+            let line = format!("GET {path}");
+            let request = head(&line, host, &["X-Forwarded-Proto: http"]);
+            let answer = answered(&dyno, request, &[308]).await;
+            let expected = format!("https://chat.example{path}");
+            assert_eq!(answer.expect_header("Location"), expected);
+        }
     }
+    let health = get(&dyno, "/healthz", &["X-Forwarded-Proto: http"]).await;
+    assert_eq!(health.status, 200, "a check of health follows no redirect");
     let by = |scheme: &str| upgrade_head(&dyno.host(), &[&format!("X-Forwarded-Proto: {scheme}")]);
     answered(&dyno, by("http"), &[403]).await; // WebSocket clients do not follow redirects
     Raw::request(dyno.addr(), by("https"))
         .await
         .switched()
         .await;
+}
+
+/// A proxy in a network without https.
+#[tokio::test]
+async fn plain_http_is_served_without_dyno() {
+    let dyno = Dyno::start(&[]).await;
+    let http = "X-Forwarded-Proto: http";
+    for path in ["/", "/?room=a%20b", "/chat.js", "/healthz"] {
+        let answer = get(&dyno, path, &[http]).await;
+        assert_eq!(answer.status, 200, "{path}");
+        assert_eq!(answer.header("Strict-Transport-Security"), None, "{path}");
+    }
+    let request = upgrade_head(&dyno.host(), &[http]);
+    Raw::request(dyno.addr(), request).await.switched().await;
+}
+
+#[tokio::test]
+async fn the_last_forwarded_scheme_decides() {
+    let dyno = Dyno::start(&[("DYNO", "web.1")]).await;
+    for (schemes, status) in [
+        (&["http", "https"][..], 200),
+        (&["https", "http"], 308),
+        (&["http, https"], 200),
+        (&["https,http"], 308),
+        (&["https, https", "http"], 308),
+        (&["http", "http, HTTPS"], 200),
+        (&["http", ""], 308),
+        (&["https, "], 200),
+        (&["ftp"], 200),
+    ] {
+        let lines: Vec<_> = schemes
+            .iter()
+            .map(|s| format!("X-Forwarded-Proto: {s}"))
+            .collect();
+        let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+        let page = answered(&dyno, head("GET /", "chat.example", &lines), &[200, 308]).await;
+        assert_eq!(page.status, status, "{schemes:?}");
+        let hsts = page.header("Strict-Transport-Security").is_some();
+        assert_eq!(hsts, status == 200 && schemes != ["ftp"], "{schemes:?}");
+    }
 }
 
 #[tokio::test]
@@ -603,7 +647,7 @@ async fn a_client_that_has_sent_a_fin_gets_its_answer() {
 
 #[tokio::test]
 async fn a_browser_may_open_a_socket_only_from_the_own_page_or_an_allowed_origin() {
-    let allowed = "https://friend.example,https://other.example:8443";
+    let allowed = "https://friend.example,https://other.example:8443, HTTPS://Shop.Example:443,http://[2001:DB8::1]:80";
     let dyno = Dyno::start(&[("ALLOWED_ORIGINS", allowed)]).await;
     let own = dyno.host();
     let own_origin = format!("http://{own}");
@@ -612,8 +656,22 @@ async fn a_browser_may_open_a_socket_only_from_the_own_page_or_an_allowed_origin
         ("chat.example", "https://chat.example", 101),
         ("Chat.Example", "https://chat.example", 101),
         ("chat.example:8080", "http://chat.example:8080", 101),
+        ("chat.example:443", "https://chat.example", 101),
+        ("chat.example", "https://chat.example:443", 101),
+        ("CHAT.example:80", "http://chat.Example", 101),
+        ("[2001:db8::2]:443", "https://[2001:db8::2]", 101),
+        (&own, "https://shop.example", 101),
+        (&own, "http://[2001:db8::1]", 101),
         (&own, "https://friend.example", 101),
         (&own, "https://other.example:8443", 101),
+        ("chat.example:80", "https://chat.example", 403),
+        ("chat.example:443", "http://chat.example", 403),
+        ("chat.example:443", "https://chat.example:444", 403),
+        ("chat.example:4430", "https://chat.example", 403),
+        ("chat.example", "ftp://chat.example", 403),
+        ("chat.example", "chat.example", 403),
+        (&own, "http://shop.example", 403),
+        (&own, "https://shop.example:444", 403),
         (&own, "https://evil.example", 403),
         (&own, "null", 403),
         (&own, "", 403),
@@ -631,6 +689,101 @@ async fn a_browser_may_open_a_socket_only_from_the_own_page_or_an_allowed_origin
             _ => raw.answer().await.status,
         };
         assert_eq!(seen, status, "Host {host}, Origin {origin}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_origin_is_logged_once_with_host_and_setting() {
+    let dyno = Dyno::start(&[]).await;
+    let long = format!("https://{}.example", "x".repeat(9_000));
+    let origins = ["https://a\u{1b}\"b\".example", &long, "null"];
+    for (n, origin) in origins.iter().enumerate() {
+        let request = upgrade_head("127.0.0.1:3000", &[&format!("Origin: {origin}")]);
+        let status = answered(&dyno, request, &[403, 400]).await.status;
+        assert_eq!(status == 403, n > 0, "control characters are no header");
+    }
+    let log = eventually("a warning", PATIENCE, async || {
+        let log = dyno.log();
+        if log.contains("WARN") {
+            Ok(log)
+        } else {
+            Err(log)
+        }
+    })
+    .await;
+    let warnings: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
+    assert_eq!(warnings.len(), 1, "{log}");
+    let words = [
+        "origin=\"https://xxx",
+        "host=\"127.0.0.1:3000\"",
+        "ALLOWED_ORIGINS",
+    ];
+    for word in words {
+        assert!(warnings[0].contains(word), "{word} in:\n{log}");
+    }
+    assert!(warnings[0].len() < 600, "a long value is cut:\n{log}");
+}
+
+#[tokio::test]
+async fn an_allowed_origin_that_no_browser_sends_stops_the_boot_and_an_example_is_shown() {
+    let bad = [
+        "https://*.example.com",
+        "*",
+        "null",
+        "https://chat.example.com/",
+        "https://chat.example.com/chat",
+        "https://chat.example.com?a",
+        "https://chat.example.com#a",
+        "https://hanako:hunter2@chat.example.com",
+        "https://hanako@chat.example.com",
+        "chat.example.com",
+        "//chat.example.com",
+        "https:chat.example.com",
+        "https:///chat.example.com",
+        "https://",
+        "https://:443",
+        "https://chat.example.com:",
+        "https://chat.example.com:0443",
+        "https://chat.example.com:65536",
+        "https://chat.example.com:port",
+        "https://チャット.example",
+        "https://chat example.com",
+        "https://chat%2eexample.com",
+        "http://127.1",
+        "http://0x7f000001",
+        "http://[0:0:0:0:0:0:0:1]",
+        "http://[::1%25eth0]",
+        "http://::1",
+        "wss://chat.example.com",
+        "ftp://chat.example.com",
+        "file://",
+        "https://chat.example.com;https://b.example",
+        "https://chat.example.com https://b.example",
+        "https://chat.example.com,",
+        "https://chat.example.com,,https://b.example",
+        "\"https://chat.example.com\"",
+    ];
+    join_all(bad.iter().map(async |value| {
+        let (status, said) = refuses_to_boot(&[("ALLOWED_ORIGINS", value)]).await;
+        assert_eq!(status.code(), Some(1), "{value}: {said}");
+        assert!(!said.contains("hunter2"), "a password: {said}");
+        let shown = value.rsplit_once('@').map_or(*value, |(_, host)| host);
+        let shown = shown.split(',').nth(1).unwrap_or(shown); // the second one of a list
+        let shown = format!("{shown:?}").split_off(1);
+        for word in ["ALLOWED_ORIGINS", &shown, "like https://chat.example.com"] {
+            assert!(said.contains(word), "{value}: {word:?} in: {said}");
+        }
+        assert_eq!(said.lines().count(), 1, "one line: {said}");
+    }))
+    .await;
+    for good in [
+        "http://localhost:8080",
+        "HTTPS://Chat.Example.com",
+        "https://xn--gckc5l.example:443 , http://[::1]:3000",
+        "http://192.0.2.1",
+        "https://my_host-1.example",
+    ] {
+        Dyno::start(&[("ALLOWED_ORIGINS", good)]).await;
     }
 }
 
