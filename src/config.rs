@@ -18,6 +18,8 @@ const DEFAULT_TALK_PER_SECOND: f64 = 2.0;
 /// Seconds that pages have to move to another dyno: the platform kills 30 s after its SIGTERM.
 const DEFAULT_GRACE: u64 = 25;
 const MAX_GRACE: u64 = 3600;
+/// WebSockets of one address where the platform sets `DYNO`: a class in a school has one address.
+const DEFAULT_PER_ADDRESS: u32 = 100;
 /// Descriptors that are not WebSockets: the listener, Redis, plain requests, the log.
 const RESERVED: usize = 128;
 /// Connections where the limit of descriptors is unknown.
@@ -30,6 +32,8 @@ pub struct Config {
     /// Origins (`https://chat.example.com`) that may connect besides the page's own.
     pub allowed_origins: Vec<String>,
     pub max_connections: usize,
+    /// WebSockets of one address; 0 is no limit.
+    pub max_per_address: u32,
     /// Refill of each person's bucket; 0 is no limit.
     pub talk_per_second: f64,
     /// How long after SIGTERM pages may move to another dyno; 0 closes them at once.
@@ -52,11 +56,13 @@ impl Config {
         };
         let port = |s: &str| s.parse().ok().filter(|port| *port > 0u16);
         let connections = |s: &str| s.parse::<u32>().ok().filter(|max| *max > 0);
+        let number = |s: &str| s.parse().ok();
         let rate = |s: &str| s.parse().ok().filter(|n: &f64| n.is_finite() && *n >= 0.0);
         let seconds = |s: &str| s.parse().ok().filter(|seconds| *seconds <= MAX_GRACE);
         let level = |s: &str| s.parse().ok();
         let text = |s: &str| Some(s.to_owned());
         let dyno = read("DYNO", "text", text)?;
+        let per_address = dyno.as_ref().map_or(0, |_| DEFAULT_PER_ADDRESS);
         Ok(Config {
             port: read("PORT", "a port, 1 to 65535", port)?.unwrap_or(DEFAULT_PORT),
             redis,
@@ -64,6 +70,8 @@ impl Config {
                 .map_or(Ok(vec![]), |origins| allowed_origins(&origins))?,
             max_connections: read("MAX_CONNECTIONS", "a whole number above 0", connections)?
                 .map_or_else(default_connections, |max| max as usize),
+            max_per_address: read("MAX_PER_ADDRESS", "a whole number, 0 for no limit", number)?
+                .unwrap_or(per_address),
             talk_per_second: read("TALK_PER_SECOND", "a number, 0 for no limit", rate)?
                 .unwrap_or(DEFAULT_TALK_PER_SECOND),
             grace: read("GRACE_SECONDS", "whole seconds, 0 to 3600", seconds)?

@@ -1,5 +1,6 @@
 //! HTTP: the listener, request heads, plain answers, the upgrade to WebSocket.
 
+mod addresses;
 mod answer;
 mod drain;
 pub mod origin;

@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::addresses::{self, Addresses, Place};
 use super::answer;
 use super::drain::drain;
 use super::request::{self, MAX_HEAD, Refusal, Request};
@@ -45,7 +46,9 @@ pub struct Limits {
     pub max_connections: usize,
     /// How long pages may move to another dyno when this one stops.
     pub grace: Duration,
-    /// The platform's router adds `X-Forwarded-Proto`.
+    /// WebSockets of one address; 0 is no limit.
+    pub max_per_address: u32,
+    /// The platform's router adds `X-Forwarded-Proto` and `X-Forwarded-For`.
     pub behind_router: bool,
 }
 
@@ -56,6 +59,7 @@ pub struct Server {
     started: Instant,
     /// A permit for each WebSocket.
     websockets: Semaphore,
+    addresses: Addresses,
     long_heads: Semaphore,
     /// A permit for each socket.
     sockets: Arc<Semaphore>,
@@ -93,6 +97,7 @@ impl Server {
             heartbeat: Heartbeat::start(frames),
             started: Instant::now(),
             websockets: Semaphore::new(limits.max_connections),
+            addresses: Addresses::new(limits.max_per_address),
             long_heads: Semaphore::new(LONG_HEADS),
             sockets: Arc::new(Semaphore::new(limits.max_connections + PLAIN)),
             limits,
@@ -146,19 +151,18 @@ impl Server {
         let Ok(permit) = self.sockets.clone().try_acquire_owned() else {
             return refuse_at_once(stream);
         };
-        let server = self.clone();
+        let (server, conn) = (self.clone(), Arc::new(Conn::new(stream)));
         tokio::spawn(async move {
-            let conn = Arc::new(Conn::new(stream));
-            if let Some(early) = server.handle_request(&conn).await {
-                server.serve_websocket(conn, early).await;
+            if let Some((early, place)) = server.handle_request(&conn).await {
+                server.serve_websocket(conn, early, place.is_some()).await;
             }
             drop(permit);
         });
     }
 
-    /// Reads a request and answers it. Returns the bytes after the head if it was an upgrade, `None` if the
-    /// connection is done.
-    async fn handle_request(&self, conn: &Conn) -> Option<Vec<u8>> {
+    /// Reads a request and answers it. Returns the bytes after the head if it was an upgrade, and whether its
+    /// address has a place; `None` if the connection is done.
+    async fn handle_request(&self, conn: &Conn) -> Option<(Vec<u8>, Option<Place<'_>>)> {
         let (mut bytes, mut phase) = (Vec::new(), self.app.phase.subscribe());
         let stop = async {
             let _ = phase.wait_for(|phase| *phase != Phase::Serving).await;
@@ -174,7 +178,12 @@ impl Server {
         let (answer, upgrade) = match &head {
             Ok((request, length)) => {
                 match answer::route(request, origins, behind_router, || self.health()) {
-                    Ok((answer, upgrade)) => (answer, upgrade.then(|| bytes.split_off(*length))),
+                    Ok((answer, true)) => {
+                        let address = addresses::of(request, conn.peer().ok()?, behind_router);
+                        let place = self.addresses.enter(address);
+                        (answer, Some((bytes.split_off(*length), place)))
+                    }
+                    Ok((answer, false)) => (answer, None),
                     Err(refusal) => (answer::refusal(refusal, request.is_head()), None),
                 }
             }
@@ -200,7 +209,7 @@ impl Server {
         )
     }
 
-    async fn serve_websocket(&self, conn: Arc<Conn>, early: Vec<u8>) {
+    async fn serve_websocket(&self, conn: Arc<Conn>, early: Vec<u8>, has_place: bool) {
         let permit = self.websockets.try_acquire();
         let most = &self.app.most_connections;
         most.fetch_max(self.connections(), Relaxed);
@@ -209,7 +218,7 @@ impl Server {
             conn.close(close_code::RESTART, "restart"); // its upgrade came late
         }
         let mut session = Session::new(self.app.clone(), conn);
-        if permit.is_err() {
+        if permit.is_err() || !has_place {
             session.refuse(FULL_RETRY_MS);
         }
         session.run(early).await;

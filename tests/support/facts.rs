@@ -68,6 +68,8 @@ pub const BAD_MESSAGES: usize = 3;
 pub const BUSY_RETRY_MS: RangeInclusive<u64> = 1_000..=3_000;
 /// Bytes of a request's head.
 pub const MAX_HEAD: usize = 32 * 1024;
+/// Connections of one address where the platform sets `DYNO`.
+pub const MAX_PER_ADDRESS: usize = 100;
 /// Headers of a request.
 pub const MAX_HEADERS: usize = 100;
 
