@@ -8,6 +8,7 @@ use log::LevelFilter;
 use redis::{Client, ConnectionAddr};
 
 use crate::store::redis_client;
+use crate::web::origin;
 
 const DEFAULT_PORT: u16 = 3000;
 const DEFAULT_LOG: LevelFilter = LevelFilter::Info;
@@ -17,6 +18,8 @@ const DEFAULT_TALK_PER_SECOND: f64 = 2.0;
 /// Seconds that pages have to move to another dyno: the platform kills 30 s after its SIGTERM.
 const DEFAULT_GRACE: u64 = 25;
 const MAX_GRACE: u64 = 3600;
+/// WebSockets of one address where the platform sets `DYNO`: a class in a school has one address.
+const DEFAULT_PER_ADDRESS: u32 = 100;
 /// Descriptors that are not WebSockets: the listener, Redis, plain requests, the log.
 const RESERVED: usize = 128;
 /// Connections where the limit of descriptors is unknown.
@@ -29,6 +32,8 @@ pub struct Config {
     /// Origins (`https://chat.example.com`) that may connect besides the page's own.
     pub allowed_origins: Vec<String>,
     pub max_connections: usize,
+    /// WebSockets of one address; 0 is no limit.
+    pub max_per_address: u32,
     /// Refill of each person's bucket; 0 is no limit.
     pub talk_per_second: f64,
     /// How long after SIGTERM pages may move to another dyno; 0 closes them at once.
@@ -36,6 +41,8 @@ pub struct Config {
     pub log: LevelFilter,
     /// Shown to people; not unique during a restart, so nothing else is done with it.
     pub dyno: String,
+    /// The platform sets `DYNO`, so its router adds the `X-Forwarded` headers.
+    pub behind_router: bool,
 }
 
 impl Config {
@@ -49,22 +56,29 @@ impl Config {
         };
         let port = |s: &str| s.parse().ok().filter(|port| *port > 0u16);
         let connections = |s: &str| s.parse::<u32>().ok().filter(|max| *max > 0);
+        let number = |s: &str| s.parse().ok();
         let rate = |s: &str| s.parse().ok().filter(|n: &f64| n.is_finite() && *n >= 0.0);
         let seconds = |s: &str| s.parse().ok().filter(|seconds| *seconds <= MAX_GRACE);
         let level = |s: &str| s.parse().ok();
-        let listed = "origins like https://chat.example.com, with commas between";
+        let text = |s: &str| Some(s.to_owned());
+        let dyno = read("DYNO", "text", text)?;
+        let per_address = dyno.as_ref().map_or(0, |_| DEFAULT_PER_ADDRESS);
         Ok(Config {
             port: read("PORT", "a port, 1 to 65535", port)?.unwrap_or(DEFAULT_PORT),
             redis,
-            allowed_origins: read("ALLOWED_ORIGINS", listed, origins)?.unwrap_or_default(),
+            allowed_origins: read("ALLOWED_ORIGINS", "text", text)?
+                .map_or(Ok(vec![]), |origins| allowed_origins(&origins))?,
             max_connections: read("MAX_CONNECTIONS", "a whole number above 0", connections)?
                 .map_or_else(default_connections, |max| max as usize),
+            max_per_address: read("MAX_PER_ADDRESS", "a whole number, 0 for no limit", number)?
+                .unwrap_or(per_address),
             talk_per_second: read("TALK_PER_SECOND", "a number, 0 for no limit", rate)?
                 .unwrap_or(DEFAULT_TALK_PER_SECOND),
             grace: read("GRACE_SECONDS", "whole seconds, 0 to 3600", seconds)?
                 .map_or(Duration::from_secs(DEFAULT_GRACE), Duration::from_secs),
             log: read("RUST_LOG", "off, error, warn, info or debug", level)?.unwrap_or(DEFAULT_LOG),
-            dyno: read("DYNO", "text", |s| Some(s.to_owned()))?.unwrap_or(DEFAULT_DYNO.to_owned()),
+            behind_router: dyno.is_some(),
+            dyno: dyno.unwrap_or(DEFAULT_DYNO.to_owned()),
         })
     }
 
@@ -89,14 +103,23 @@ fn read<T>(name: &str, kind: &str, parse: impl Fn(&str) -> Option<T>) -> Result<
     parsed.transpose()
 }
 
-fn origins(text: &str) -> Option<Vec<String>> {
-    let origins = text.split(',').map(|origin| {
-        let origin = origin.trim().trim_end_matches('/').to_ascii_lowercase();
-        let (scheme, host) = origin.split_once("://")?;
-        let good = !scheme.is_empty() && !host.is_empty() && !host.contains('/');
-        good.then_some(origin)
-    });
-    origins.collect()
+/// The origins in the form that browsers send. A value in another form would let nobody in, so it stops the boot.
+fn allowed_origins(list: &str) -> Result<Vec<String>, String> {
+    let parse = |value: &str| {
+        let value = value.trim();
+        origin::checked(value).ok_or_else(|| {
+            let shown = match value.rsplit_once('@') {
+                Some((_password, host)) => format!("...@{host}"),
+                None => value.to_owned(),
+            };
+            let shown = origin::shown(&shown);
+            format!(
+                "ALLOWED_ORIGINS has {shown:?}, which is not an origin like https://chat.example.com or \
+                 http://localhost:8080: http or https, a whole host name in ASCII, perhaps a port, nothing after it"
+            )
+        })
+    };
+    list.split(',').map(parse).collect()
 }
 
 /// The soft limit of open files, less what else needs one.

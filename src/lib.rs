@@ -44,6 +44,8 @@ pub async fn run(
         allowed_origins: config.allowed_origins,
         max_connections: config.max_connections,
         grace: config.grace,
+        max_per_address: config.max_per_address,
+        behind_router: config.behind_router,
     };
     let server = Server::new(app.clone(), limits);
     tokio::spawn(log_metrics(app, server.clone()));

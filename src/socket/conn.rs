@@ -5,8 +5,9 @@
 //! `heartbeat.rs` calls [`on_second`](Conn::on_second): a connection has no timer of its own.
 
 use std::io::{self, ErrorKind::WouldBlock, Read, Write};
+use std::net::{IpAddr, Shutdown};
 use std::sync::{Mutex, atomic::AtomicU32, atomic::Ordering::Relaxed};
-use std::{future::poll_fn, net::Shutdown, task::Poll, task::ready, time::Duration};
+use std::{future::poll_fn, task::Poll, task::ready, time::Duration};
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
@@ -55,6 +56,11 @@ impl Conn {
             wake,
             silent_secs,
         }
+    }
+
+    /// The address at the other end.
+    pub fn peer(&self) -> io::Result<IpAddr> {
+        self.stream.peer_addr().map(|addr| addr.ip())
     }
 
     /// Sends whole frames, or queues them. Never waits. Does nothing after a Close.

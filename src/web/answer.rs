@@ -7,7 +7,9 @@ use std::sync::LazyLock;
 
 use sha1_smol::Sha1;
 
+use super::origin;
 use super::request::{Refusal, Request};
+use crate::log_throttle::LogThrottle;
 
 /// Path, type and body of each file of the page. Compiled in, so that the program runs from any folder.
 const FILES: [(&str, &str, &str); 7] = [
@@ -39,37 +41,65 @@ const SCRIPT: &str = "text/javascript";
 static ETAGS: LazyLock<[String; FILES.len()]> =
     LazyLock::new(|| FILES.map(|(.., body)| format!("\"{}\"", Sha1::from(body).digest())));
 
+/// A page cannot see why its WebSocket was refused, so the log says it.
+static REFUSED_ORIGIN: LogThrottle = LogThrottle::new();
+static LOST_UPGRADE: LogThrottle = LogThrottle::new();
+
 /// The answer to a request, and whether it is an upgrade. `origins`: whose pages may connect, besides this
-/// server's own. `health`: the body of `/healthz`.
+/// server's own. `behind_router`: http is redirected to https. `health`: the body of `/healthz`.
 pub fn route(
     request: &Request,
     origins: &[String],
+    behind_router: bool,
     health: impl Fn() -> String,
 ) -> Result<(Vec<u8>, bool), Refusal> {
-    let scheme = request.only("x-forwarded-proto")?.unwrap_or_default();
-    let plain = match (&*request.path, &*scheme.to_lowercase()) {
-        ("/ws", "http") => {
+    let scheme = request.last("x-forwarded-proto").unwrap_or_default();
+    let is_https = scheme.eq_ignore_ascii_case("https");
+    let redirect = behind_router && scheme.eq_ignore_ascii_case("http");
+    let plain = match &*request.path {
+        "/healthz" => {
+            let kind = ("Content-Type", "application/json");
+            let headers = [kind, ("Cache-Control", "no-store")];
+            answer(200, &headers, &health(), request.is_head())
+        }
+        "/ws" if redirect => {
             return Err((
                 403,
                 "Use wss:// (WebSocket clients do not follow redirects).",
             ));
         }
-        (_, "http") => {
-            let location = format!("https://{}{}", request.host, request.target);
+        "/ws" => return Ok((websocket(request, origins)?, true)),
+        _ if redirect => {
+            let host = request.host.strip_suffix(":80").unwrap_or(&request.host);
+            let location = format!("https://{host}{}", request.target);
             answer(308, &[("Location", &location)], "", request.is_head())
         }
-        ("/ws", _) if !request.origin_allowed(origins)? => {
-            return Err((403, "Origin not allowed; add it to ALLOWED_ORIGINS."));
-        }
-        ("/ws", _) => return Ok((request.upgrade()?.into_bytes(), true)),
-        ("/healthz", _) => {
-            let kind = ("Content-Type", "application/json");
-            let headers = [kind, ("Cache-Control", "no-store")];
-            answer(200, &headers, &health(), request.is_head())
-        }
-        (_, scheme) => file(request, scheme == "https")?,
+        _ => file(request, is_https)?,
     };
     Ok((plain, false))
+}
+
+/// The answer to a WebSocket handshake.
+fn websocket(request: &Request, origins: &[String]) -> Result<Vec<u8>, Refusal> {
+    if !request.origin_allowed(origins)? {
+        if REFUSED_ORIGIN.is_due() {
+            let origin = origin::shown(request.only("origin")?.unwrap_or_default());
+            let host = origin::shown(&request.host);
+            log::warn!(
+                "websocket=refused origin={origin:?} host={host:?} \
+                 hint=\"let the proxy pass the Host header, or add the origin to ALLOWED_ORIGINS\""
+            );
+        }
+        return Err((403, "Origin not allowed; add it to ALLOWED_ORIGINS."));
+    }
+    let upgrade = request.upgrade();
+    let of_browser = request.last("sec-websocket-version") == Some("13");
+    if matches!(upgrade, Err((426, _))) && of_browser && LOST_UPGRADE.is_due() {
+        log::warn!(
+            "websocket=refused hint=\"let the proxy pass the Upgrade and Connection headers, and HTTP/1.1\""
+        );
+    }
+    Ok(upgrade?.into_bytes())
 }
 
 /// A file of the page; 304 if the browser has it already.

@@ -1,7 +1,9 @@
 //! HTTP: the listener, request heads, plain answers, the upgrade to WebSocket.
 
+mod addresses;
 mod answer;
 mod drain;
+pub mod origin;
 pub mod request;
 mod server;
 

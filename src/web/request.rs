@@ -7,9 +7,11 @@ use data_encoding::BASE64;
 use httparse::{EMPTY_HEADER, Status};
 use sha1_smol::Sha1;
 
-/// Bytes of a head; a larger one is refused with 431. It is the router's limit for a single line.
-pub const MAX_HEAD: usize = 8 * 1024;
-const MAX_HEADERS: usize = 64;
+use super::origin;
+
+/// Bytes of a head; a larger one is refused with 431. Cookies of other programs on the same host may take 8 KiB.
+pub const MAX_HEAD: usize = 32 * 1024;
+const MAX_HEADERS: usize = 100;
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// A checked request. It has no body.
@@ -29,15 +31,19 @@ pub struct Request {
 pub type Refusal = (u16, &'static str);
 
 /// Parses a head at the start of `bytes`. `None` while it is incomplete; then the request and the length
-/// of its head. WebSocket frames may follow it.
+/// of its head. WebSocket frames may follow it. An incomplete head has few lines, so a parse at the end of each
+/// line takes linear time.
 pub fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, Refusal> {
+    if bytes.starts_with(b"\r\n\r\n\r\n") {
+        return Err((400, "There are empty lines before the request."));
+    }
     let mut headers = [EMPTY_HEADER; MAX_HEADERS];
     let mut head = httparse::Request::new(&mut headers);
     let length = match head.parse(bytes) {
         Ok(Status::Complete(length)) if length <= MAX_HEAD => length,
         Ok(Status::Partial) if bytes.len() < MAX_HEAD => return Ok(None),
-        Ok(_) => return Err((431, "The request head is over 8 KiB.")),
-        Err(httparse::Error::TooManyHeaders) => return Err((431, "There are over 64 headers.")),
+        Ok(_) => return Err((431, "The request head is over 32 KiB.")),
+        Err(httparse::Error::TooManyHeaders) => return Err((431, "There are over 100 headers.")),
         Err(_) => return Err((400, "This is not an HTTP/1.1 request.")),
     };
     // httparse takes a bare LF as the end of a line; other programs take it as a part of the line.
@@ -66,8 +72,7 @@ impl Request {
     /// Checks everything that a head can be refused for. Returns the host.
     fn checked_host(&self) -> Result<String, Refusal> {
         let host = self.only("host")?;
-        let part = |b: u8| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b);
-        let is_host = |host: &str| !host.is_empty() && host.bytes().all(part);
+        let is_host = |host: &str| !host.is_empty() && host.bytes().all(origin::is_host_byte);
         if !host.map_or(!self.http_1_1, is_host) {
             return Err((
                 400,
@@ -111,18 +116,21 @@ impl Request {
         items.any(|item| item.trim_ascii().eq_ignore_ascii_case(token))
     }
 
+    /// The last item of a list, perhaps in several headers: the one that the nearest proxy has added.
+    pub fn last(&self, name: &str) -> Option<&str> {
+        let named = self.headers.iter().filter(|(key, _)| key == name);
+        let mut items = named.flat_map(|(_, value)| value.split(',').map(str::trim_ascii));
+        items.rfind(|item| !item.is_empty())
+    }
+
     pub fn is_head(&self) -> bool {
         self.method == "HEAD"
     }
 
     /// Whether the request comes from this server's page, from an allowed origin, or not from a browser.
     pub fn origin_allowed(&self, allowed: &[String]) -> Result<bool, Refusal> {
-        let Some(origin) = self.only("origin")? else {
-            return Ok(true);
-        };
-        let host = origin.split_once("://").map_or("", |(_, host)| host);
-        let listed = allowed.iter().any(|o| o.eq_ignore_ascii_case(origin));
-        Ok(listed || !host.is_empty() && host.eq_ignore_ascii_case(&self.host))
+        let origin = self.only("origin")?;
+        Ok(origin.is_none_or(|origin| origin::is_allowed(origin, &self.host, allowed)))
     }
 
     /// The answer to a WebSocket handshake.

@@ -4,13 +4,15 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::sync::atomic::Ordering::Relaxed;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::addresses::{self, Addresses, Place};
 use super::answer;
 use super::drain::drain;
-use super::request::{self, Refusal, Request};
+use super::request::{self, MAX_HEAD, Refusal, Request};
 use crate::chat::{App, Phase, Session, heartbeat_frames};
 use crate::log_throttle::LogThrottle;
 use crate::protocol::close_code;
@@ -18,6 +20,10 @@ use crate::socket::{Conn, Heartbeat, SEND_BUFFER};
 
 /// For a complete request head, counted from the accept.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+/// Bytes of a head that every socket may hold. A longer head waits for one of the permits, so that incomplete
+/// heads together take little memory.
+const SHORT_HEAD: usize = 4 * 1024;
+const LONG_HEADS: usize = 256;
 /// For sending a plain answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 /// For a request that is on its way when this dyno stops.
@@ -40,6 +46,10 @@ pub struct Limits {
     pub max_connections: usize,
     /// How long pages may move to another dyno when this one stops.
     pub grace: Duration,
+    /// WebSockets of one address; 0 is no limit.
+    pub max_per_address: u32,
+    /// The platform's router adds `X-Forwarded-Proto` and `X-Forwarded-For`.
+    pub behind_router: bool,
 }
 
 pub struct Server {
@@ -49,14 +59,20 @@ pub struct Server {
     started: Instant,
     /// A permit for each WebSocket.
     websockets: Semaphore,
+    addresses: Addresses,
+    long_heads: Semaphore,
     /// A permit for each socket.
     sockets: Arc<Semaphore>,
 }
 
-/// Listens on every address, IPv6 and IPv4.
+/// Listens on every address, IPv6 and IPv4. Fails if another program listens on this port, even if only on one
+/// of the addresses: some visitors would reach that program.
 pub fn listen(port: u16) -> io::Result<TcpListener> {
     let open = |socket: TcpSocket, addr: SocketAddr| {
         socket.set_reuseaddr(true)?;
+        if addr.is_ipv6() {
+            SockRef::from(&socket).set_only_v6(false)?; // the default is a setting of the system
+        }
         // Accepted sockets inherit both. Nagle's algorithm would only add latency.
         socket.set_send_buffer_size(SEND_BUFFER)?;
         socket.set_nodelay(true)?;
@@ -64,7 +80,10 @@ pub fn listen(port: u16) -> io::Result<TcpListener> {
         socket.listen(BACKLOG)
     };
     let six = TcpSocket::new_v6().and_then(|socket| open(socket, ([0; 16], port).into()));
-    six.or_else(|_| open(TcpSocket::new_v4()?, ([0; 4], port).into()))
+    six.or_else(|error| match error.kind() {
+        ErrorKind::AddrInUse => Err(error),
+        _ => open(TcpSocket::new_v4()?, ([0; 4], port).into()), // there is no IPv6
+    })
 }
 
 impl Server {
@@ -78,6 +97,8 @@ impl Server {
             heartbeat: Heartbeat::start(frames),
             started: Instant::now(),
             websockets: Semaphore::new(limits.max_connections),
+            addresses: Addresses::new(limits.max_per_address),
+            long_heads: Semaphore::new(LONG_HEADS),
             sockets: Arc::new(Semaphore::new(limits.max_connections + PLAIN)),
             limits,
         })
@@ -130,35 +151,42 @@ impl Server {
         let Ok(permit) = self.sockets.clone().try_acquire_owned() else {
             return refuse_at_once(stream);
         };
-        let server = self.clone();
+        let (server, conn) = (self.clone(), Arc::new(Conn::new(stream)));
         tokio::spawn(async move {
-            let conn = Arc::new(Conn::new(stream));
-            if let Some(early) = server.handle_request(&conn).await {
-                server.serve_websocket(conn, early).await;
+            if let Some((early, place)) = server.handle_request(&conn).await {
+                server.serve_websocket(conn, early, place.is_some()).await;
             }
             drop(permit);
         });
     }
 
-    /// Reads a request and answers it. Returns the bytes after the head if it was an upgrade, `None` if the
-    /// connection is done.
-    async fn handle_request(&self, conn: &Conn) -> Option<Vec<u8>> {
+    /// Reads a request and answers it. Returns the bytes after the head if it was an upgrade, and whether its
+    /// address has a place; `None` if the connection is done.
+    async fn handle_request(&self, conn: &Conn) -> Option<(Vec<u8>, Option<Place<'_>>)> {
         let (mut bytes, mut phase) = (Vec::new(), self.app.phase.subscribe());
         let stop = async {
             let _ = phase.wait_for(|phase| *phase != Phase::Serving).await;
             sleep(IN_FLIGHT).await;
         };
-        let head = match timeout(HEAD_DEADLINE, read_head(conn, &mut bytes, stop)).await {
+        let reading = read_head(conn, &mut bytes, &self.long_heads, stop);
+        let head = match timeout(HEAD_DEADLINE, reading).await {
             Ok(head) => head.ok()?,
             Err(_) if bytes.is_empty() => return None, // browsers connect in advance
             Err(_) => Err((408, "The head of the request took too long.")),
         };
-        let origins = &self.limits.allowed_origins;
+        let (origins, behind_router) = (&self.limits.allowed_origins, self.limits.behind_router);
         let (answer, upgrade) = match &head {
-            Ok((request, length)) => match answer::route(request, origins, || self.health()) {
-                Ok((answer, upgrade)) => (answer, upgrade.then(|| bytes.split_off(*length))),
-                Err(refusal) => (answer::refusal(refusal, request.is_head()), None),
-            },
+            Ok((request, length)) => {
+                match answer::route(request, origins, behind_router, || self.health()) {
+                    Ok((answer, true)) => {
+                        let address = addresses::of(request, conn.peer().ok()?, behind_router);
+                        let place = self.addresses.enter(address);
+                        (answer, Some((bytes.split_off(*length), place)))
+                    }
+                    Ok((answer, false)) => (answer, None),
+                    Err(refusal) => (answer::refusal(refusal, request.is_head()), None),
+                }
+            }
             Err(refusal) => (answer::refusal(*refusal, false), None),
         };
         conn.push(&answer.into());
@@ -181,7 +209,7 @@ impl Server {
         )
     }
 
-    async fn serve_websocket(&self, conn: Arc<Conn>, early: Vec<u8>) {
+    async fn serve_websocket(&self, conn: Arc<Conn>, early: Vec<u8>, has_place: bool) {
         let permit = self.websockets.try_acquire();
         let most = &self.app.most_connections;
         most.fetch_max(self.connections(), Relaxed);
@@ -190,7 +218,7 @@ impl Server {
             conn.close(close_code::RESTART, "restart"); // its upgrade came late
         }
         let mut session = Session::new(self.app.clone(), conn);
-        if permit.is_err() {
+        if permit.is_err() || !has_place {
             session.refuse(FULL_RETRY_MS);
         }
         session.run(early).await;
@@ -201,23 +229,33 @@ impl Server {
 async fn read_head(
     mut conn: &Conn,
     bytes: &mut Vec<u8>,
+    long_heads: &Semaphore,
     stop: impl Future<Output = ()>,
 ) -> io::Result<Result<(Request, usize), Refusal>> {
     tokio::pin!(stop);
+    let mut permit = None;
     loop {
         tokio::select! {
             biased;
             readable = conn.readable() => readable?,
             () = &mut stop, if bytes.is_empty() => return Err(ErrorKind::TimedOut.into()),
         }
+        if bytes.len() >= SHORT_HEAD && permit.is_none() {
+            permit = long_heads.acquire().await.ok(); // it is never closed
+        }
         let mut chunk = [0; 2048];
-        match conn.read(&mut chunk) {
+        let new = match conn.read(&mut chunk) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-            Ok(n) => bytes.extend_from_slice(&chunk[..n]),
+            Ok(n) => &chunk[..n],
             Err(e) if e.kind() == ErrorKind::WouldBlock => continue,
             Err(e) => return Err(e),
-        }
-        if let Some(head) = request::parse(bytes).transpose() {
+        };
+        bytes.extend_from_slice(new);
+        // A parse starts at the first byte. After every segment of one byte, that would take quadratic time.
+        let is_first = bytes.len() == new.len();
+        if (is_first || new.contains(&b'\n') || bytes.len() >= MAX_HEAD)
+            && let Some(head) = request::parse(bytes).transpose()
+        {
             return Ok(head);
         }
     }

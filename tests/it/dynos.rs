@@ -503,6 +503,7 @@ async fn a_bad_setting_stops_the_boot_with_a_sentence_that_names_it() {
         ("TALK_PER_SECOND", &["fast", "-2"]),
         ("GRACE_SECONDS", &["soon", "-1", "2.5", "3601"]),
         ("ALLOWED_ORIGINS", &["not an origin"]),
+        ("MAX_PER_ADDRESS", &["-1", "many", "1.5", "4294967296"]),
     ];
     for (name, values) in bad {
         join_all(values.iter().map(async |value| {

@@ -2,13 +2,18 @@
 //! upgrade to a WebSocket, in whatever pieces its bytes come.
 
 use crate::support::client::join_frame;
+use crate::support::dyno::{program, refuses_to_boot};
 use crate::support::facts::{JOIN_DEADLINE, MAX_HEAD, MAX_HEADERS};
 use crate::support::raw::{self, ACCEPT, Answer, End, KEY, TEXT, head, http, upgrade_head};
-use crate::support::{Dyno, PATIENCE, Raw, eventually, token};
+use crate::support::{
+    Dyno, PATIENCE, Raw, bound_to_us, eventually, free_port, need_descriptors, token,
+};
 use futures_util::future::join_all;
 use serde_json::json;
+use std::net::{IpAddr, Ipv6Addr};
 use std::process::Command;
 use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -276,6 +281,7 @@ async fn malformed_and_ambiguous_requests_are_answered_with_400() {
         "GET / HTTP/1.1\r\nHost:\r\n\r\n",
         "GET / http/1.1\r\nHost: a\r\n\r\n",
         "hello\r\n\r\n",
+        "\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET /\r\n\r\n",
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         "\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n",
@@ -445,8 +451,9 @@ async fn a_head_above_the_limits_is_answered_with_431() {
         head("GET /", &dyno.host(), &more)
     };
     let around = long(0).len();
-    let long_path = format!("GET /{}", "x".repeat(9_000));
+    let long_path = format!("GET /{}", "x".repeat(MAX_HEAD));
     for (what, request, status) in [
+        ("cookies of other programs", long(8_100), 200),
         ("the longest head", long(MAX_HEAD - around), 200),
         ("one byte more", long(MAX_HEAD + 1 - around), 431),
         ("60,000 bytes", long(60_000), 431),
@@ -476,6 +483,34 @@ async fn a_megabyte_of_head_and_ten_thousand_headers_are_refused_or_cut() {
         assert!(refused || end == End::Reset, "{end:?} after {answer:?}");
         assert_eq!(get(&dyno, "/", &[]).await.status, 200);
     }
+}
+
+#[tokio::test]
+async fn a_thousand_incomplete_long_heads_take_little_memory_and_delay_nobody() {
+    const HEADS: usize = 1_000;
+    need_descriptors(2 * HEADS as u64);
+    let dyno = Dyno::start(&[("MAX_CONNECTIONS", "2000")]).await;
+    let before = dyno.rss_kb();
+    let start = Instant::now();
+    let incomplete = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(30_000));
+    let heads = (0..HEADS).map(|_| Raw::request(dyno.addr(), &incomplete));
+    let mut heads = join_all(heads).await;
+    for _ in 0..5 {
+        assert_eq!(get(&dyno, "/", &[]).await.status, 200);
+        sleep(SECOND / 5).await;
+    }
+    let grown = dyno.rss_kb() - before;
+    println!("measured: {HEADS} incomplete heads of 30 kB take {grown} kB");
+    assert!(grown < 20_000, "{grown} kB");
+    // A long head waits until the incomplete ones are cut.
+    let long = format!("Cookie: {}", "x".repeat(8_100));
+    let served = get(&dyno, "/", &[&long]).await;
+    assert_eq!(served.status, 200, "after {:?}", start.elapsed());
+    let cut = heads
+        .iter_mut()
+        .map(|raw| raw.answer_to("GET", 2 * JOIN_DEADLINE));
+    let statuses: Vec<u16> = join_all(cut).await.iter().map(|a| a.status).collect();
+    assert_eq!(statuses, [408; HEADS]);
 }
 
 #[tokio::test]
@@ -518,21 +553,77 @@ async fn an_incomplete_head_is_cut_at_the_deadline_and_delays_nobody() {
 }
 
 #[tokio::test]
-async fn plain_http_is_redirected_to_https_and_a_socket_is_refused() {
+async fn a_long_head_in_tiny_segments_is_served() {
     let dyno = Dyno::start(&[]).await;
-    for path in ["/", "/?room=a%20b", "/chat.js", "/nope"] {
-        let line = format!("GET {path}");
-        let request = head(&line, "chat.example", &["X-Forwarded-Proto: http"]);
-        let answer = answered(&dyno, request, &[308]).await;
-        let expected = format!("https://chat.example{path}");
-        assert_eq!(answer.expect_header("Location"), expected);
+    let cookies = format!("Cookie: {}", "x".repeat(MAX_HEAD - 60));
+    let request = head("GET /", "a", &[&cookies]);
+    let mut raw = Raw::connect(dyno.addr()).await;
+    for segment in request.as_bytes().chunks(8) {
+        raw.send(segment).await;
     }
+    assert_eq!(raw.answer().await.status, 200);
+}
+
+#[tokio::test]
+async fn plain_http_is_redirected_to_https_and_a_socket_is_refused_where_the_platform_sets_dyno() {
+    let dyno = Dyno::start(&[("DYNO", "web.1")]).await;
+    for path in ["/", "/?room=a%20b", "/chat.js", "/nope"] {
+        for host in ["chat.example", "chat.example:80"] {
+            let line = format!("GET {path}");
+            let request = head(&line, host, &["X-Forwarded-Proto: http"]);
+            let answer = answered(&dyno, request, &[308]).await;
+            let expected = format!("https://chat.example{path}");
+            assert_eq!(answer.expect_header("Location"), expected);
+        }
+    }
+    let health = get(&dyno, "/healthz", &["X-Forwarded-Proto: http"]).await;
+    assert_eq!(health.status, 200, "a check of health follows no redirect");
     let by = |scheme: &str| upgrade_head(&dyno.host(), &[&format!("X-Forwarded-Proto: {scheme}")]);
     answered(&dyno, by("http"), &[403]).await; // WebSocket clients do not follow redirects
     Raw::request(dyno.addr(), by("https"))
         .await
         .switched()
         .await;
+}
+
+/// A proxy in a network without https.
+#[tokio::test]
+async fn plain_http_is_served_without_dyno() {
+    let dyno = Dyno::start(&[]).await;
+    let http = "X-Forwarded-Proto: http";
+    for path in ["/", "/?room=a%20b", "/chat.js", "/healthz"] {
+        let answer = get(&dyno, path, &[http]).await;
+        assert_eq!(answer.status, 200, "{path}");
+        assert_eq!(answer.header("Strict-Transport-Security"), None, "{path}");
+    }
+    let request = upgrade_head(&dyno.host(), &[http]);
+    Raw::request(dyno.addr(), request).await.switched().await;
+}
+
+#[tokio::test]
+async fn the_last_forwarded_scheme_decides() {
+    let dyno = Dyno::start(&[("DYNO", "web.1")]).await;
+    for (schemes, status) in [
+        (&["http", "https"][..], 200),
+        (&["https", "http"], 308),
+        (&["http, https"], 200),
+        (&["https,http"], 308),
+        (&["https, https", "http"], 308),
+        (&["http", "http, HTTPS"], 200),
+        (&["http", ""], 308),
+        (&["https, "], 200),
+        (&["ftp"], 200),
+    ] {
+        let lines: Vec<_> = schemes
+            .iter()
+            .map(|s| format!("X-Forwarded-Proto: {s}"))
+            .collect();
+        let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+        let page = answered(&dyno, head("GET /", "chat.example", &lines), &[200, 308]).await;
+        assert_eq!(page.status, status, "{schemes:?}");
+        let hsts = page.header("Strict-Transport-Security").is_some();
+        assert_eq!(hsts, status == 200 && schemes != ["ftp"], "{schemes:?}");
+    }
 }
 
 #[tokio::test]
@@ -556,7 +647,7 @@ async fn a_client_that_has_sent_a_fin_gets_its_answer() {
 
 #[tokio::test]
 async fn a_browser_may_open_a_socket_only_from_the_own_page_or_an_allowed_origin() {
-    let allowed = "https://friend.example,https://other.example:8443";
+    let allowed = "https://friend.example,https://other.example:8443, HTTPS://Shop.Example:443,http://[2001:DB8::1]:80";
     let dyno = Dyno::start(&[("ALLOWED_ORIGINS", allowed)]).await;
     let own = dyno.host();
     let own_origin = format!("http://{own}");
@@ -565,8 +656,22 @@ async fn a_browser_may_open_a_socket_only_from_the_own_page_or_an_allowed_origin
         ("chat.example", "https://chat.example", 101),
         ("Chat.Example", "https://chat.example", 101),
         ("chat.example:8080", "http://chat.example:8080", 101),
+        ("chat.example:443", "https://chat.example", 101),
+        ("chat.example", "https://chat.example:443", 101),
+        ("CHAT.example:80", "http://chat.Example", 101),
+        ("[2001:db8::2]:443", "https://[2001:db8::2]", 101),
+        (&own, "https://shop.example", 101),
+        (&own, "http://[2001:db8::1]", 101),
         (&own, "https://friend.example", 101),
         (&own, "https://other.example:8443", 101),
+        ("chat.example:80", "https://chat.example", 403),
+        ("chat.example:443", "http://chat.example", 403),
+        ("chat.example:443", "https://chat.example:444", 403),
+        ("chat.example:4430", "https://chat.example", 403),
+        ("chat.example", "ftp://chat.example", 403),
+        ("chat.example", "chat.example", 403),
+        (&own, "http://shop.example", 403),
+        (&own, "https://shop.example:444", 403),
         (&own, "https://evil.example", 403),
         (&own, "null", 403),
         (&own, "", 403),
@@ -584,6 +689,154 @@ async fn a_browser_may_open_a_socket_only_from_the_own_page_or_an_allowed_origin
             _ => raw.answer().await.status,
         };
         assert_eq!(seen, status, "Host {host}, Origin {origin}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_origin_is_logged_once_with_host_and_setting() {
+    let dyno = Dyno::start(&[]).await;
+    let long = format!("https://{}.example", "x".repeat(9_000));
+    let origins = ["https://a\u{1b}\"b\".example", &long, "null"];
+    for (n, origin) in origins.iter().enumerate() {
+        let request = upgrade_head("127.0.0.1:3000", &[&format!("Origin: {origin}")]);
+        let status = answered(&dyno, request, &[403, 400]).await.status;
+        assert_eq!(status == 403, n > 0, "control characters are no header");
+    }
+    let log = eventually("a warning", PATIENCE, async || {
+        let log = dyno.log();
+        if log.contains("WARN") {
+            Ok(log)
+        } else {
+            Err(log)
+        }
+    })
+    .await;
+    let warnings: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
+    assert_eq!(warnings.len(), 1, "{log}");
+    let words = [
+        "origin=\"https://xxx",
+        "host=\"127.0.0.1:3000\"",
+        "ALLOWED_ORIGINS",
+    ];
+    for word in words {
+        assert!(warnings[0].contains(word), "{word} in:\n{log}");
+    }
+    assert!(warnings[0].len() < 600, "a long value is cut:\n{log}");
+}
+
+#[tokio::test]
+async fn an_allowed_origin_that_no_browser_sends_stops_the_boot_and_an_example_is_shown() {
+    let bad = [
+        "https://*.example.com",
+        "*",
+        "null",
+        "https://chat.example.com/",
+        "https://chat.example.com/chat",
+        "https://chat.example.com?a",
+        "https://chat.example.com#a",
+        "https://hanako:hunter2@chat.example.com",
+        "https://hanako@chat.example.com",
+        "chat.example.com",
+        "//chat.example.com",
+        "https:chat.example.com",
+        "https:///chat.example.com",
+        "https://",
+        "https://:443",
+        "https://chat.example.com:",
+        "https://chat.example.com:0443",
+        "https://chat.example.com:65536",
+        "https://chat.example.com:port",
+        "https://チャット.example",
+        "https://chat example.com",
+        "https://chat%2eexample.com",
+        "http://127.1",
+        "http://0x7f000001",
+        "http://[0:0:0:0:0:0:0:1]",
+        "http://[::1%25eth0]",
+        "http://::1",
+        "wss://chat.example.com",
+        "ftp://chat.example.com",
+        "file://",
+        "https://chat.example.com;https://b.example",
+        "https://chat.example.com https://b.example",
+        "https://chat.example.com,",
+        "https://chat.example.com,,https://b.example",
+        "\"https://chat.example.com\"",
+    ];
+    join_all(bad.iter().map(async |value| {
+        let (status, said) = refuses_to_boot(&[("ALLOWED_ORIGINS", value)]).await;
+        assert_eq!(status.code(), Some(1), "{value}: {said}");
+        assert!(!said.contains("hunter2"), "a password: {said}");
+        let shown = value.rsplit_once('@').map_or(*value, |(_, host)| host);
+        let shown = shown.split(',').nth(1).unwrap_or(shown); // the second one of a list
+        let shown = format!("{shown:?}").split_off(1);
+        for word in ["ALLOWED_ORIGINS", &shown, "like https://chat.example.com"] {
+            assert!(said.contains(word), "{value}: {word:?} in: {said}");
+        }
+        assert_eq!(said.lines().count(), 1, "one line: {said}");
+    }))
+    .await;
+    for good in [
+        "http://localhost:8080",
+        "HTTPS://Chat.Example.com",
+        "https://xn--gckc5l.example:443 , http://[::1]:3000",
+        "http://192.0.2.1",
+        "https://my_host-1.example",
+    ] {
+        Dyno::start(&[("ALLOWED_ORIGINS", good)]).await;
+    }
+}
+
+// ---- the port
+
+#[tokio::test]
+async fn a_port_that_is_taken_on_one_address_stops_the_boot() {
+    for addr in ["127.0.0.1", "0.0.0.0", "::1", "::"] {
+        let addr: IpAddr = addr.parse().expect("an address");
+        let port = free_port();
+        let taken = match std::net::TcpListener::bind((addr, port)) {
+            Ok(listener) => listener,
+            Err(e) if addr.is_ipv6() => {
+                println!("left out: there is no IPv6 here ({e})");
+                continue;
+            }
+            Err(e) => panic!("{addr}: {e}"),
+        };
+        let port = port.to_string();
+        let (status, said) = refuses_to_boot(&[("PORT", &port)]).await;
+        assert_eq!(status.code(), Some(1), "{addr}: {said}");
+        assert!(
+            said.contains(&port) && said.contains("in use"),
+            "{addr}: {said}"
+        );
+        drop(taken);
+    }
+}
+
+#[tokio::test]
+async fn ipv4_and_ipv6_are_served_also_where_the_system_separates_them() {
+    let dyno = Dyno::start(&[]).await;
+    assert_eq!(get(&dyno, "/", &[]).await.status, 200);
+    match TcpStream::connect((Ipv6Addr::LOCALHOST, dyno.port)).await {
+        Ok(_) => {}
+        Err(e) => return println!("left out: there is no IPv6 here ({e})"),
+    }
+    // A network of its own, with the setting of the system that separates them. It needs root or user namespaces.
+    let script = "ip link set lo up && echo 1 >/proc/sys/net/ipv6/bindv6only || exit 9
+        \"$PROGRAM\" & program=$!
+        trap 'kill $program' EXIT
+        for host in 127.0.0.1 '[::1]'; do
+            curl --silent --fail --output /dev/null --retry 9 --retry-connrefused http://$host:3000/ || exit 1
+        done";
+    let mut command = Command::new("unshare");
+    command.args(["--net", "--map-root-user", "sh", "-c", script]);
+    let output = bound_to_us(&mut command).env("PROGRAM", program()).output();
+    let output = output.expect("unshare is there");
+    let said = String::from_utf8_lossy(&output.stderr);
+    match output.status.code() {
+        Some(0) => {}
+        Some(1) if !said.contains("unshare") => panic!("one of them is not served: {said}"),
+        code => println!("left out: no network of its own here ({code:?} {said})"),
     }
 }
 

@@ -15,6 +15,7 @@ mod idle;
 mod observe;
 mod properties;
 mod protocol;
+mod proxies;
 mod races;
 mod redis_servers;
 mod restart;

@@ -5,6 +5,7 @@
 mod checks;
 
 use crate::support::broken_frames::broken_frames;
+use crate::support::facts::MAX_HEADERS;
 use crate::support::raw::{CLOSE, CONTINUE, PING, PONG, TEXT, close_payload, frame, odd_frame};
 use std::fs;
 use std::io::{self, Read, Write};
@@ -161,6 +162,30 @@ proptest! {
         for cut in head.len()..=bytes.len() {
             let (request, length) = request::parse(&bytes[..cut]).expect("good").expect("whole");
             prop_assert_eq!((&request.path, &request.target, &request.host, length), (&path, &target, &host, head.len()));
+        }
+    }
+
+    /// So it is enough to parse at the end of each line, and that is done seldom.
+    #[test]
+    fn a_head_is_complete_at_the_end_of_a_line_and_has_few_lines(
+        empty_lines in select(&[0usize, 1, 2, 3, 200]),
+        head in mutated_head(),
+        more_lines in 0..2 * MAX_HEADERS,
+    ) {
+        let more = b"X: y\r\n".repeat(more_lines);
+        let bytes = [b"\r\n".repeat(empty_lines), head, more].concat();
+        for end in 1..=bytes.len() {
+            match request::parse(&bytes[..end]) {
+                Ok(None) => {
+                    let lines = bytes[..end].iter().filter(|byte| **byte == b'\n').count();
+                    prop_assert!(lines <= MAX_HEADERS + 3, "{} lines", lines);
+                }
+                Ok(Some((_, length))) => {
+                    prop_assert_eq!((length, bytes[end - 1]), (end, b'\n'));
+                    break;
+                }
+                Err(_) => break,
+            }
         }
     }
 

@@ -90,7 +90,8 @@ impl Simulation {
             } else {
                 redis.url()
             };
-            Dyno::start_with_redis_at(&url, &[("DYNO", name)]).await
+            let vars = [("DYNO", &**name), ("MAX_PER_ADDRESS", "0")]; // all users have one address
+            Dyno::start_with_redis_at(&url, &vars).await
         }))
         .await;
         let addrs: Vec<SocketAddr> = dynos.iter().map(Dyno::addr).collect();

@@ -67,9 +67,11 @@ pub const BAD_MESSAGES: usize = 3;
 /// The `retry_ms` of `busy`, in ms.
 pub const BUSY_RETRY_MS: RangeInclusive<u64> = 1_000..=3_000;
 /// Bytes of a request's head.
-pub const MAX_HEAD: usize = 8 * 1024;
+pub const MAX_HEAD: usize = 32 * 1024;
+/// Connections of one address where the platform sets `DYNO`.
+pub const MAX_PER_ADDRESS: usize = 100;
 /// Headers of a request.
-pub const MAX_HEADERS: usize = 64;
+pub const MAX_HEADERS: usize = 100;
 
 /// The stream of a room.
 pub fn stream_key(room: &str) -> String {
