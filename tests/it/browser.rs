@@ -20,9 +20,8 @@ mod talking;
 mod tools;
 
 use crate::support::facts::{MAX_MESSAGE, names_key, owners_key, stream_key};
-use crate::support::front::Front;
 use crate::support::proxy::{Flow, Proxy};
-use crate::support::{Bus, Dyno, Id, PATIENCE, Redis, TALKATIVE, World, check, token};
+use crate::support::{Bus, Dyno, Front, Id, PATIENCE, Redis, TALKATIVE, World, check, token};
 use driver::{Browser, Kind};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};

@@ -207,7 +207,7 @@ async fn the_back_off_grows_and_is_reset_after_a_stable_connection() {
     browser.join("lobby", "taro").await;
     pass(6).await;
     world.dyno.kill().await;
-    for seconds in [1, 1, 2, 4, 8, 15, 15] {
+    for seconds in [3, 1, 2, 4, 8, 15, 15] {
         waits(seconds).await;
         pass(seconds).await;
     }
@@ -227,7 +227,7 @@ async fn the_back_off_grows_and_is_reset_after_a_stable_connection() {
     browser.connected().await;
     pass(6).await;
     world.dyno.kill().await;
-    waits(1).await;
+    waits(3).await;
 }
 
 /// Connects through a proxy that changes requests by `rule`, as a badly configured one would.

@@ -298,6 +298,11 @@ impl Browser {
         Browser::start_with(heavy(1).await).await
     }
 
+    /// One browser with the permits of two: its tabs keep a processor busy.
+    pub async fn start_for_many_tabs() -> Browser {
+        Browser::start_with(heavy(2).await).await
+    }
+
     /// A browser of its own, whose settings block cookies and storage.
     pub async fn start_without_storage() -> Browser {
         let (turn, kind) = (heavy(1).await, Kind::wanted());

@@ -2,10 +2,8 @@
 
 use super::*;
 use crate::support::facts::MOVE_EVERY;
-use crate::support::{Front, heavy};
 use fantoccini::wd::WindowHandle;
 use futures_util::future::join_all;
-use tokio::sync::SemaphorePermit;
 
 /// Two dynos with one Redis, and a browser that reaches them through a proxy: the first dyno at the beginning.
 struct Moving {
@@ -303,13 +301,11 @@ struct Tabs {
     dynos: Vec<Dyno>,
     redis: Redis,
     _front: Front,
-    _turn: SemaphorePermit<'static>,
 }
 
 impl Tabs {
     async fn join(dynos: usize) -> Tabs {
-        let turn = heavy(1).await;
-        let browser = Browser::start().await;
+        let browser = Browser::start_for_many_tabs().await;
         let redis = Redis::start(&[]).await;
         let names = (1..=dynos).map(|n| format!("web.{n}"));
         let start =
@@ -333,7 +329,6 @@ impl Tabs {
             dynos,
             redis,
             _front: front,
-            _turn: turn,
         }
     }
 
