@@ -268,9 +268,13 @@ impl Client {
 fn list_members(sim: &Simulation, user: &mut User, tally: &mut Tally, dyno: usize, frame: &Value) {
     user.users = users(frame);
     user.count = frame["count"].as_u64().unwrap_or(0) as usize;
-    if user.count == user.users.len() && !user.users.contains(&user.name) {
+    // A client that does not read does not answer Pings either, and may lose its name.
+    let blind = user.blind_until.is_some_and(|until| Instant::now() < until);
+    if !blind && user.count == user.users.len() && !user.users.contains(&user.name) {
         let name = &user.name;
-        user.wrong.push(format!("{name} is not in its own list"));
+        let events = user.recent_events();
+        let what = format!("{name} is not in its own list of dyno {dyno}; {events}");
+        user.wrong.push(what);
     }
     let at = sim.start.elapsed().as_secs_f64();
     let judged = sim.judge_list(user, dyno, frame);

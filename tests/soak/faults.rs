@@ -5,7 +5,7 @@ use super::simulation::Simulation;
 use super::support::proxy::Flow;
 use super::support::{Dyno, Redis};
 use fastrand::Rng;
-use nix::sys::signal::Signal::{SIGCONT, SIGKILL, SIGSTOP, SIGTERM};
+use nix::sys::signal::Signal::{SIGCONT, SIGSTOP, SIGTERM};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::task::spawn_local;
@@ -13,6 +13,8 @@ use tokio::time::{Instant, sleep};
 
 /// A dyno exits within this time after SIGTERM: its clients move, and some of them never answer.
 const EXIT: Duration = Duration::from_secs(30);
+/// A dyno has closed its listener this long after SIGTERM.
+const LISTENER_CLOSED: Duration = Duration::from_secs(1);
 /// A dyno that is connecting when its way to Redis opens again notices it after a timeout and a pause.
 const CONNECTING: Duration = Duration::from_secs(6);
 /// A fault is over this long after its duration: the dyno exits, or notices that Redis is back.
@@ -21,6 +23,8 @@ const AFTERWARDS: Duration = CONNECTING;
 #[derive(Clone, Copy)]
 enum Fault {
     Terminate(usize),
+    /// Its successor starts on the same port while it still serves its clients, as on the platform.
+    Replace(usize),
     Kill(usize),
     Stall(usize),
     /// Longer than a lease.
@@ -38,7 +42,8 @@ impl Fault {
     fn random(rng: &mut Rng, dynos: usize, flush: bool) -> Fault {
         let dyno = rng.usize(..dynos);
         match rng.u32(..if flush { 106 } else { 100 }) {
-            0..18 => Fault::Terminate(dyno),
+            0..9 => Fault::Terminate(dyno),
+            9..18 => Fault::Replace(dyno),
             18..34 => Fault::Kill(dyno),
             34..44 => Fault::Stall(dyno),
             44..50 => Fault::LongStall(dyno),
@@ -55,6 +60,7 @@ impl Fault {
     fn name(self) -> &'static str {
         match self {
             Fault::Terminate(_) => "dyno SIGTERM",
+            Fault::Replace(_) => "dyno SIGTERM, replaced",
             Fault::Kill(_) => "dyno SIGKILL",
             Fault::Stall(_) => "dyno SIGSTOP",
             Fault::LongStall(_) => "dyno SIGSTOP, over a lease",
@@ -71,7 +77,7 @@ impl Fault {
     /// How long its part is away, or frozen, or cut off. `random` is up to 6 s.
     fn duration(self, random: Duration) -> Duration {
         match self {
-            Fault::Terminate(_) | Fault::Kill(_) => random / 4,
+            Fault::Terminate(_) | Fault::Replace(_) | Fault::Kill(_) => random / 4,
             Fault::Stall(_) | Fault::StopRedis => Duration::from_secs(1) + random,
             Fault::LongStall(_) => Duration::from_secs(22) + random,
             Fault::RestartRedis => random / 2,
@@ -105,7 +111,11 @@ pub async fn schedule(sim: Rc<Simulation>, seed: u64, end: Instant, flush: bool)
 
 async fn cause(sim: Rc<Simulation>, fault: Fault, duration: Duration) {
     match fault {
-        Fault::Terminate(n) | Fault::Kill(n) | Fault::Stall(n) | Fault::LongStall(n) => {
+        Fault::Terminate(n)
+        | Fault::Replace(n)
+        | Fault::Kill(n)
+        | Fault::Stall(n)
+        | Fault::LongStall(n) => {
             let Some(mut dyno) = sim.dynos[n].take() else {
                 return; // another fault has it
             };
@@ -140,15 +150,23 @@ async fn cause(sim: Rc<Simulation>, fault: Fault, duration: Duration) {
 
 async fn dyno_fault(sim: &Simulation, fault: Fault, n: usize, dyno: &mut Dyno, time: Duration) {
     match fault {
-        Fault::Terminate(_) | Fault::Kill(_) => {
-            let killed = matches!(fault, Fault::Kill(_));
-            dyno.signal(if killed { SIGKILL } else { SIGTERM });
-            let status = dyno.exit(EXIT).await;
-            if !killed && status.code() != Some(0) {
-                sim.fail(format!("dyno {n} ended with {status} after SIGTERM"));
-            }
+        Fault::Kill(_) => {
+            dyno.kill().await;
             sleep(time).await;
             dyno.restart().await;
+        }
+        Fault::Terminate(_) => {
+            dyno.signal(SIGTERM);
+            exits_with_0(sim, n, dyno).await;
+            sleep(time).await;
+            dyno.restart().await;
+        }
+        Fault::Replace(_) => {
+            dyno.signal(SIGTERM);
+            sleep(LISTENER_CLOSED + time).await;
+            let successor = dyno.successor().await;
+            exits_with_0(sim, n, dyno).await;
+            *dyno = successor;
         }
         _ => {
             sim.dyno_fault_begins(n);
@@ -157,6 +175,13 @@ async fn dyno_fault(sim: &Simulation, fault: Fault, n: usize, dyno: &mut Dyno, t
             dyno.signal(SIGCONT);
             sim.dyno_fault_ends(n);
         }
+    }
+}
+
+async fn exits_with_0(sim: &Simulation, n: usize, dyno: &mut Dyno) {
+    let status = dyno.exit(EXIT).await;
+    if status.code() != Some(0) {
+        sim.fail(format!("dyno {n} ended with {status} after SIGTERM"));
     }
 }
 
