@@ -23,7 +23,15 @@ async fn dyno_without_redis(url: &str) -> (Dyno, Client) {
     let dyno = Dyno::start(&[("REDIS_URL", url)]).await;
     let mut hanako = dyno.connect().await;
     hanako.expect_redis("down", PATIENCE).await;
-    sleep(4 * SECOND).await;
+    eventually("the log says why", 2 * PATIENCE, async || {
+        let log = dyno.log();
+        match log.contains("redis=down") {
+            true => Ok(()),
+            false => Err(log),
+        }
+    })
+    .await;
+    sleep(3 * SECOND).await;
     let log = dyno.log();
     assert!(!log.contains("redis=up"), "{log}");
     (dyno, hanako)
