@@ -23,6 +23,7 @@ impl Connections {
 
     pub fn remove(&mut self, conn: &Arc<Conn>) {
         self.0.remove(&address(conn));
+        self.0.shrink_to(2 * self.0.len()); // gives the memory of many connections back
     }
 
     pub fn all(&self) -> Vec<Arc<Conn>> {

@@ -1,13 +1,13 @@
 //! The history: the copy of a room's newest messages that a dyno holds, for newcomers and for returning
 //! pages.
 //!
-//! Entries are the JSON that was sent, as slices of those very frames, oldest first. `room.rs` locks it.
+//! Entries are the JSON that was sent, oldest first. `room.rs` locks it.
 
 use std::collections::VecDeque;
-
-use bytes::Bytes;
+use std::sync::{Arc, Weak};
 
 use crate::protocol::Id;
+use crate::socket::Buffer;
 use crate::store::{MAX_BYTES, MAX_MESSAGES};
 
 /// Messages that a newcomer is sent, and a page after a gap.
@@ -17,8 +17,11 @@ const LONGEST: usize = 8 * 1024;
 
 #[derive(Default)]
 pub struct History {
-    entries: VecDeque<(Id, Bytes)>,
+    entries: VecDeque<(Id, Box<[u8]>)>,
     bytes: usize,
+    /// The messages of the latest replay, and the first of them. Another page that needs the same ones shares
+    /// them, as long as an outbox holds them.
+    latest_replay: (Id, Weak<Buffer>),
     /// The newest id that the stream ever gave. No message gets an id at or below it, also if the newest
     /// was deleted.
     pub newest_given: Id,
@@ -27,14 +30,13 @@ pub struct History {
 }
 
 /// The messages that a page needs in its welcome.
-#[derive(Debug, PartialEq)]
 pub struct Replay {
     /// Messages between `last` and `messages` may be missing.
     pub gap: bool,
     /// Lower bound of the ids in `messages`: this replay holds no message with a lower id.
     pub from: Id,
     /// The messages' JSON, oldest first, joined by commas.
-    pub messages: String,
+    pub messages: Arc<Buffer>,
 }
 
 impl History {
@@ -56,10 +58,11 @@ impl History {
     }
 
     /// Adds a message that is newer than [`last`](Self::last). Drops the oldest beyond the limits.
-    pub fn append(&mut self, id: Id, json: Bytes) {
+    pub fn append(&mut self, id: Id, json: &[u8]) {
+        self.latest_replay = Default::default();
         self.newest_given = self.newest_given.max(id);
         self.bytes += json.len();
-        self.entries.push_back((id, json));
+        self.entries.push_back((id, json.into()));
         while self.entries.len() > MAX_MESSAGES || self.bytes > MAX_BYTES {
             let oldest = self.entries.pop_front();
             self.bytes -= oldest.map_or(0, |(_, json)| json.len());
@@ -69,7 +72,7 @@ impl History {
 
     /// Everything after `last`. The newest few for a newcomer (`None`), and where messages after `last`
     /// may be missing.
-    pub fn after(&self, last: Option<Id>) -> Replay {
+    pub fn after(&mut self, last: Option<Id>) -> Replay {
         let place = |id| self.entries.binary_search_by_key(&id, |(id, _)| *id).ok();
         let start = match last {
             None => None,
@@ -84,8 +87,6 @@ impl History {
         let unseen = self.entries.partition_point(|(id, _)| *id <= seen);
         let newest_few = self.entries.len().saturating_sub(NEWCOMER);
         let first = start.unwrap_or(unseen.max(newest_few));
-        let messages = self.entries.range(first..);
-        let messages = messages.map(|(_, json)| String::from_utf8_lossy(json));
         Replay {
             gap: last.is_some() && start.is_none(),
             from: match (start, self.entries.get(first)) {
@@ -93,8 +94,28 @@ impl History {
                 (None, Some((first, _))) => *first,
                 (None, None) => self.last().next(),
             },
-            messages: messages.collect::<Vec<_>>().join(","),
+            messages: self.joined(first),
         }
+    }
+
+    /// The messages from the n-th on.
+    fn joined(&mut self, first: usize) -> Arc<Buffer> {
+        let first_id = self.entries.get(first).map(|(id, _)| *id);
+        let first_id = first_id.unwrap_or_default();
+        let (latest_id, latest) = &self.latest_replay;
+        if let Some(latest) = latest.upgrade()
+            && *latest_id == first_id
+        {
+            return latest;
+        }
+        let messages: Vec<&[u8]> = self
+            .entries
+            .range(first..)
+            .map(|(_, json)| &**json)
+            .collect();
+        let joined = Arc::new(Buffer::new(messages.join(&b","[..])));
+        self.latest_replay = (first_id, Arc::downgrade(&joined));
+        joined
     }
 }
 
@@ -110,26 +131,31 @@ mod tests {
 
     fn history(ids: std::ops::Range<u64>) -> History {
         let mut history = History::default();
-        ids.for_each(|ms| history.append(id(ms), Bytes::from(ms.to_string())));
+        ids.for_each(|ms| history.append(id(ms), ms.to_string().as_bytes()));
         history
+    }
+
+    fn text(replay: &Replay) -> &str {
+        str::from_utf8(replay.messages.bytes()).expect("JSON")
     }
 
     #[test]
     fn a_page_gets_what_it_missed_and_nothing_else() {
         let replay = history(1..6).after(Some(id(3)));
         assert_eq!(
-            (replay.gap, &*replay.messages, replay.from),
+            (replay.gap, text(&replay), replay.from),
             (false, "4,5", Id(3, 1))
         );
         let replay = history(1..6).after(Some(id(5)));
-        assert_eq!((replay.gap, &*replay.messages), (false, ""));
+        assert_eq!((replay.gap, text(&replay)), (false, ""));
     }
 
     #[test]
     fn a_newcomer_gets_the_newest_fifty_without_a_gap() {
         let replay = history(1..100).after(None);
         assert_eq!((replay.gap, replay.from), (false, id(50)));
-        assert!(replay.messages.starts_with("50,51") && replay.messages.ends_with("98,99"));
+        let text = text(&replay);
+        assert!(text.starts_with("50,51") && text.ends_with("98,99"));
     }
 
     #[test]
@@ -139,28 +165,49 @@ mod tests {
         let replay = history(1..1200).after(Some(id(7)));
         assert_eq!((replay.gap, replay.from), (true, id(1150)));
         let replay = history(1..6).after(Some(Id(3, 7)));
-        assert_eq!((replay.gap, &*replay.messages), (true, "4,5"));
+        assert_eq!((replay.gap, text(&replay)), (true, "4,5"));
         let mut history = history(1..6);
         let replay = history.after(Some(id(9)));
-        assert_eq!((replay.gap, &*replay.messages), (true, "1,2,3,4,5"));
+        assert_eq!((replay.gap, text(&replay)), (true, "1,2,3,4,5"));
         history.newest_given = id(9); // it was deleted
         let replay = history.after(Some(id(9)));
-        assert_eq!((replay.gap, &*replay.messages), (true, ""));
+        assert_eq!((replay.gap, text(&replay)), (true, ""));
     }
 
     #[test]
     fn an_empty_room_is_a_gap_only_once_the_history_was_trimmed() {
         let replay = history(1..3).after(Some(Id::default()));
-        assert_eq!((replay.gap, &*replay.messages), (false, "1,2"));
+        assert_eq!((replay.gap, text(&replay)), (false, "1,2"));
         assert!(!history(0..0).after(Some(Id::default())).gap);
         assert!(history(1..1200).after(Some(Id::default())).gap);
+    }
+
+    #[test]
+    fn pages_that_need_the_same_messages_share_their_bytes() {
+        let mut history = history(1..100);
+        let first = history.after(None).messages;
+        let same = |history: &mut History, last| {
+            let messages = history.after(last).messages;
+            Arc::ptr_eq(&messages, &first) && messages.bytes().starts_with(b"50,51")
+        };
+        assert!(same(&mut history, None));
+        assert!(same(&mut history, Some(id(49))), "the same fifty");
+        assert!(!same(&mut history, Some(id(50))));
+        history.append(id(100), b"100");
+        let newer = history.after(None).messages;
+        assert!(newer.bytes().starts_with(b"51,52") && newer.bytes().ends_with(b",100"));
+        drop(newer);
+        assert!(
+            history.latest_replay.1.upgrade().is_none(),
+            "only outboxes hold them"
+        );
     }
 
     #[test]
     fn the_history_is_bounded_in_messages_and_in_bytes() {
         assert_eq!(history(0..2000).entries.len(), MAX_MESSAGES);
         let mut history = History::default();
-        (0..200).for_each(|ms| history.append(id(ms), Bytes::from(vec![0; 4096])));
+        (0..200).for_each(|ms| history.append(id(ms), &[0; 4096]));
         assert_eq!((history.bytes, history.last()), (MAX_BYTES, id(199)));
     }
 

@@ -7,7 +7,6 @@ use std::mem::replace;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use tokio::sync::{Notify, mpsc::Receiver};
 
 use super::connections::Connections;
@@ -17,7 +16,7 @@ use super::metrics::Metrics;
 use crate::lock::lock;
 use crate::protocol::outgoing::{self, Welcome};
 use crate::protocol::{ErrorCode, Id, Message, RoomName, close_code};
-use crate::socket::{Conn, frame};
+use crate::socket::{Conn, counted, frame};
 use crate::store::{Entry, Following, Member, Names, Store};
 
 /// Bytes that are joined into one write. Ten messages joined cost a reader one system call, not ten; much
@@ -158,11 +157,11 @@ impl Room {
         let welcome = Welcome {
             last: state.history.last(),
             gap: replay.gap,
-            history: &replay.messages,
             members: &members,
             ..welcome
         };
-        conn.push(&frame::text(&welcome.to_json()));
+        let (before, after) = welcome.around_history();
+        conn.push_pieces(frame::text_around(&before, &replay.messages, &after));
         state.connections.insert(conn, member);
         Some(replay.from)
     }
@@ -225,7 +224,7 @@ impl Room {
     }
 
     /// Steps 4 and 5 of a message. Takes entries up to [`BATCH`] bytes, encodes each message once, sends the
-    /// joined frames to everyone here, and appends them to the history as slices.
+    /// joined frames to everyone here, and appends the messages to the history.
     fn publish(&self, state: &mut State, mut next: impl FnMut() -> Option<Entry>) {
         let (mut joined, mut json, mut new) = (Vec::new(), Vec::new(), Vec::new());
         let mut bytes = 0;
@@ -255,7 +254,7 @@ impl Room {
         if new.is_empty() {
             return;
         }
-        let joined = Bytes::from(joined.into_boxed_slice()); // without spare capacity: the history keeps it
+        let joined = counted(joined);
         state.connections.send(&joined);
         log::debug!(
             "step=5 event=sent room={:?} bytes={}",
@@ -265,7 +264,7 @@ impl Room {
         let deliveries = new.len() * state.connections.len();
         self.metrics.count(new.len() as u64, deliveries as u64);
         for (id, json) in new {
-            state.history.append(id, joined.slice(json));
+            state.history.append(id, &joined[json]);
         }
     }
 }

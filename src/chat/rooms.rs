@@ -125,6 +125,8 @@ impl Rooms {
             let mut rooms = lock(&self.rooms);
             if rooms.get(&room.name).is_none_or(Registered::is_unused) {
                 rooms.remove(&room.name);
+                let twice = 2 * rooms.len();
+                rooms.shrink_to(twice); // gives the memory of many rooms back
                 return;
             }
         }

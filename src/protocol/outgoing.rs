@@ -30,8 +30,6 @@ pub struct Welcome<'a> {
     pub last: Id,
     /// Messages between the page's `last` and `history` may be missing.
     pub gap: bool,
-    /// `talk` frames, oldest first, joined by commas.
-    pub history: &'a str,
     /// What [`member_fields`] gives.
     pub members: &'a str,
     /// Milliseconds between two ticks.
@@ -41,21 +39,25 @@ pub struct Welcome<'a> {
 }
 
 impl Welcome<'_> {
-    pub fn to_json(&self) -> String {
+    /// The JSON before and after the messages of the history, which are `talk` frames joined by commas.
+    pub fn around_history(&self) -> (String, String) {
         let [room, user, token, dyno, boot] =
             [self.room, self.user, self.token, self.dyno, self.boot].map(quote);
         let Welcome {
             last,
             gap,
-            history,
             members,
             tick_ms,
             spread_ms,
             ..
         } = self;
-        format!(
-            r#"{{"kind":"welcome","room":{room},"user":{user},"token":{token},"dyno":{dyno},"boot":{boot},"last":"{last}","gap":{gap},"history":[{history}],{members},"tick_ms":{tick_ms},"max_message":{MAX_MESSAGE},"spread_ms":{spread_ms}}}"#
-        )
+        let before = format!(
+            r#"{{"kind":"welcome","room":{room},"user":{user},"token":{token},"dyno":{dyno},"boot":{boot},"last":"{last}","gap":{gap},"history":["#
+        );
+        let after = format!(
+            r#"],{members},"tick_ms":{tick_ms},"max_message":{MAX_MESSAGE},"spread_ms":{spread_ms}}}"#
+        );
+        (before, after)
     }
 }
 

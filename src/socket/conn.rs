@@ -68,6 +68,11 @@ impl Conn {
         self.change(|state| state.outbox.push(frames));
     }
 
+    /// Sends one frame that comes in pieces.
+    pub fn push_pieces(&self, pieces: Vec<Bytes>) {
+        self.change(|state| state.outbox.push_pieces(pieces));
+    }
+
     /// Sends a Close frame as the last frame. `flushed` returns when it is written, or after the write
     /// deadline.
     pub fn close(&self, code: u16, reason: &'static str) {
@@ -79,8 +84,18 @@ impl Conn {
         self.change(|state| state.outbox.end());
     }
 
+    /// How far the peer is behind, in bytes.
+    pub(super) fn queued_bytes(&self) -> usize {
+        lock(&self.state).outbox.bytes()
+    }
+
+    /// Closes the connection, because all outboxes together hold too much.
+    pub(super) fn shed(&self) {
+        self.change(|state| state.outbox.shed());
+    }
+
     /// Called once a second: sends the heartbeat `frames` when they are due, and checks deadlines.
-    pub fn on_second(&self, frames: &Bytes) {
+    pub(super) fn on_second(&self, frames: &Bytes) {
         let silent_secs = self.silent_secs.fetch_add(1, Relaxed);
         self.change(|state| {
             state.age_secs += 1;

@@ -1,5 +1,6 @@
 //! One WebSocket: frames, reading, writing, deadlines. Knows no rule of the chat.
 
+mod buffer;
 mod conn;
 pub mod frame;
 mod heartbeat;
@@ -7,6 +8,7 @@ mod outbox;
 mod reader;
 mod stagger;
 
+pub use self::buffer::{Buffer, counted};
 pub use self::conn::{Conn, HEARTBEAT_SECS, SEND_BUFFER};
 pub use self::heartbeat::Heartbeat;
 pub use self::outbox::LIMIT as OUTBOX_LIMIT;

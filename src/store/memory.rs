@@ -150,7 +150,12 @@ impl Memory {
             .collect();
         if unused.len() > EMPTY_ROOMS {
             unused.sort_unstable_by_key(|(since, _)| *since);
-            rooms.remove(&unused[0].1);
+            let excess = unused.len() - EMPTY_ROOMS;
+            for (_, name) in &unused[..excess] {
+                rooms.remove(name);
+            }
+            let twice = 2 * rooms.len();
+            rooms.shrink_to(twice); // gives the memory of many rooms back
         }
     }
 

@@ -6,7 +6,7 @@ mod abuse;
 use crate::support::broken_frames::{Broken, broken_frames};
 use crate::support::check::{Base, becomes};
 use crate::support::client::join_frame;
-use crate::support::facts::{JOIN_DEADLINE, LEASE, channel, owners_key};
+use crate::support::facts::{JOIN_DEADLINE, LEASE, WRITE_DEADLINE, channel, owners_key};
 use crate::support::proxy::narrow_socket;
 use crate::support::raw::{
     self, CLOSE, End, PING, PONG, Raw, TEXT, close_payload, fragment, frame,
@@ -466,20 +466,27 @@ async fn rss_is_steady(dyno: &Dyno) {
     }
 }
 
-#[tokio::test]
-async fn memory_of_unread_welcomes_is_bounded() {
-    const READERS: usize = 300;
-    // The history, the list of members, the frame itself; the reader, the tasks and the allocator.
-    const WORST_KB: u64 = 128 + 20 + 1 + 64;
-    need_descriptors(2_000);
-    let test = AbuseTest::start(&[TALKATIVE]).await;
-    let dyno = &test.dyno;
-    let mut talker = dyno.join("lobby", "talker").await;
+/// Somebody in a room whose history is full, and who can fill it again.
+async fn talker_in_a_full_room(dyno: &Dyno, room: &str) -> Client {
+    let mut talker = dyno.join(room, "talker").await;
     for _ in 0..40 {
         talker.say(&"😀".repeat(1_000)).await;
     }
+    talker
+}
+
+#[tokio::test]
+async fn unread_welcomes_share_the_history_and_end_with_4008() {
+    const READERS: usize = 1_000; // they join well within the 20 s after which the first is dropped
+    // The list of members and the other fields of the welcome; the reader, the tasks and the allocator.
+    const EACH_KB: u64 = 16;
+    let turn = heavy(2).await;
+    need_descriptors(2 * READERS as u64 + 1_000);
+    let test = AbuseTest::start(&[TALKATIVE]).await;
+    let dyno = &test.dyno;
+    let talker = talker_in_a_full_room(dyno, "lobby").await;
     let before = peak_kb(dyno);
-    let mut each = vec![];
+    let mut grown = vec![];
     for round in ["once", "again"] {
         let mut stuck = vec![];
         for n in 0..READERS {
@@ -487,21 +494,59 @@ async fn memory_of_unread_welcomes_is_bounded() {
         }
         connections(dyno, BYSTANDERS + 1 + READERS).await;
         rss_is_steady(dyno).await;
-        each.push((peak_kb(dyno) - before) / READERS as u64);
-        if round == "once" {
-            connections(dyno, BYSTANDERS + 1).await; // the dyno has closed the slow readers
+        grown.push(peak_kb(dyno) - before);
+        sleep(WRITE_DEADLINE + 3 * SECOND).await;
+        let closes = stuck.iter_mut().rev().take(20).map(async |raw| {
+            raw.switched().await;
+            raw.closed(PATIENCE).await // the welcome before it is whole
+        });
+        for close in join_all(closes).await {
+            assert_eq!(close, (4008, "too_slow".into()));
         }
+        connections(dyno, BYSTANDERS + 1).await;
     }
+    drop(turn); // the rest is waiting
     talker.quit().await;
-    println!("measured: the longest welcome, unread, takes {each:?} kB");
-    assert!(each[0] <= WORST_KB, "{each:?} kB for each, of {WORST_KB}");
+    println!("measured: {READERS} unread welcomes of a full room take {grown:?} kB");
+    let most = READERS as u64 * EACH_KB;
+    assert!(grown[0] <= most, "{grown:?} kB, of {most}");
     assert!(
-        each[1] <= each[0] + each[0] / 5,
-        "the second round uses the memory of the first one again: {each:?} kB"
+        grown[1] <= grown[0] + grown[0] / 2,
+        "the second round uses the memory of the first one again: {grown:?} kB"
     );
-    let growth_kb = READERS as u64 * WORST_KB;
-    test.finish("unread welcomes", 2 * READERS, PATIENCE, growth_kb)
+    test.finish("unread welcomes", 2 * READERS, PATIENCE, most)
         .await;
+}
+
+#[tokio::test]
+async fn what_all_outboxes_hold_together_is_bounded() {
+    const READERS: usize = 1_500;
+    const ALL_KB: u64 = 64 * 1024;
+    // The reader, the tasks and the allocator.
+    const EACH_KB: u64 = 16;
+    let turn = heavy(2).await;
+    need_descriptors(2 * READERS as u64 + 1_000);
+    let test = AbuseTest::start(&[TALKATIVE]).await;
+    let dyno = &test.dyno;
+    let mut talker = talker_in_a_full_room(dyno, "lobby").await;
+    let before = peak_kb(dyno);
+    let mut stuck = vec![];
+    for n in 0..READERS {
+        stuck.push(stuck_reader(dyno.addr(), "lobby", &format!("n{n}")).await);
+        talker.say(&"😀".repeat(1_000)).await; // the next welcome shares no bytes with this one
+    }
+    let grown = peak_kb(dyno) - before;
+    println!("measured: {READERS} unread welcomes that share nothing take {grown} kB");
+    let most = ALL_KB + READERS as u64 * EACH_KB;
+    assert!(grown <= most, "{grown} kB, of {most}");
+    let log = dyno.log();
+    assert!(log.contains("outboxes=full"), "{log}");
+    drop(turn); // the rest is waiting
+    talker.say("still here").await;
+    talker.quit().await;
+    let what = "unread welcomes that share nothing";
+    test.finish(what, READERS, 3 * PATIENCE, most).await;
+    drop(stuck);
 }
 
 #[tokio::test]
