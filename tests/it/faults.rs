@@ -3,7 +3,7 @@
 //! lease. `races.rs` tests what happens between clients, and `dynos.rs` tests each fault with two people.
 
 use crate::support::client::{join_frame, talk_until};
-use crate::support::facts::{GONE, LEASE, channel, names_key, owners_key, stream_key};
+use crate::support::facts::{GONE, HEARTBEAT, LEASE, channel, names_key, owners_key, stream_key};
 use crate::support::proxy::{Flow, Proxy};
 use crate::support::raw::{self, Raw};
 use crate::support::{
@@ -197,7 +197,8 @@ async fn a_thousand_pages_that_lose_their_dyno_spread_their_reconnects() {
     for i in 0..10 {
         crowds.push(Crowd::gather(&router, &format!("room {i}"), PAGES / 10).await);
     }
-    sleep(6 * SECOND).await; // after 5 s a page starts its back-off anew
+    // The first pages joined when there were few connections. A tick tells them over how long a thousand spread.
+    sleep(HEARTBEAT + SECOND).await;
     router.set(&[dynos[1].addr()]);
     let killed = Instant::now();
     dynos[0].kill().await;

@@ -16,9 +16,12 @@ use tokio::time::sleep;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// For the limits of a time: the machine may be busy.
-const TOLERANCE: Duration = Duration::from_millis(500);
-/// No message waits longer for its acknowledgement, also while a dyno is restarted.
-const ACK: Duration = Duration::from_millis(500);
+const TOLERANCE: Duration = Duration::from_millis(1_500);
+/// No message waits until the next `move` for its acknowledgement, also on a busy machine. The times that are printed
+/// say how long they really wait.
+const ACK: Duration = Duration::from_secs(3);
+/// The platform kills a process this long after its SIGTERM.
+const KILL: Duration = Duration::from_secs(30);
 
 async fn dynos(redis: &Redis, count: usize, vars: &[(&str, &str)]) -> Vec<Dyno> {
     let vars = [&[TALKATIVE], vars].concat();
@@ -131,7 +134,7 @@ async fn a_join_on_a_stopping_dyno_is_answered_by_welcome_and_then_move() {
             client.send(join).await;
         }
         client.joined().await;
-        client.expect_within("move", SECOND).await;
+        client.expect_within("move", 3 * SECOND).await;
     }
     assert_eq!(silent.count_heard(is_move), 0, "it has not joined");
     drop(clients);
@@ -189,7 +192,7 @@ async fn members_that_ignore_move_are_closed_after_the_grace_and_the_dyno_ends_i
         let is_close = |heard: &Heard| matches!(heard, Heard::Close(..));
         closes.extend(member.heard_at(is_close));
     }
-    let within = Duration::from_millis(29_500).saturating_sub(stopped.elapsed());
+    let within = KILL.saturating_sub(stopped.elapsed());
     exits(&mut dynos[0], within).await;
     assert!(stopped.elapsed() > GRACE, "{:?}", stopped.elapsed());
     closes.sort();
