@@ -170,7 +170,7 @@ impl Hub {
                 let (room, user) = (word("room").to_owned(), word("user").to_owned());
                 *frames = self.subscribe(&room);
                 let Some(members) = self.change_members("SADD", &room, &user).await else {
-                    return Some(close(1013, "busy"));
+                    return Some(close(1012, "resume")); // no Redis
                 };
                 let (name, token, boot) = (json!(user), &frame["token"], process::id());
                 let dyno = json!(env::var("DYNO").unwrap_or("local".to_owned()));

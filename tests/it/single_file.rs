@@ -78,7 +78,7 @@ async fn without_redis_the_single_file_sends_the_page_away_to_try_again() {
     let mut taro = dyno.connect().await;
     let join = json!({"kind": "join", "room": "lobby", "user": "taro", "token": token()});
     taro.send(join).await;
-    taro.expect_close(1013).await;
+    taro.expect_close(1012).await;
     redis.restart().await;
     is_up(&dyno, 2).await;
     dyno.join("lobby", "taro").await;

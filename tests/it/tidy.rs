@@ -63,11 +63,11 @@ fn numbers(text: &str) -> Vec<f64> {
     words.filter_map(|word| word.parse().ok()).collect()
 }
 
-/// The cells of each row of the README's table with this head.
-fn table(head: &str) -> Vec<Vec<String>> {
-    let readme = read("README.md");
-    let parts = readme.split_once(&format!("\n| {head} |\n"));
-    let (_, below) = parts.unwrap_or_else(|| panic!("the README has no table {head}"));
+/// The cells of each row of a document's table with this head.
+fn table(document: &str, head: &str) -> Vec<Vec<String>> {
+    let text = read(document);
+    let parts = text.split_once(&format!("\n| {head} |\n"));
+    let (_, below) = parts.unwrap_or_else(|| panic!("{document} has no table {head}"));
     let rows = below.lines().map_while(|line| line.strip_prefix('|'));
     let cells = |row: &str| row.split('|').map(|cell| cell.trim().to_string()).collect();
     rows.skip(1).map(cells).collect()
@@ -76,8 +76,8 @@ fn table(head: &str) -> Vec<Vec<String>> {
 // ---- files, links and commands
 
 #[test]
-fn readme_lists_every_source_file_once() {
-    let rows = table("file | holds");
+fn the_map_lists_every_source_file_once() {
+    let rows = table("docs/ARCHITECTURE.md", "file | holds");
     let mut listed: Vec<_> = rows.iter().flat_map(|row| quoted(&row[0])).collect();
     listed.sort();
     let exist = &files("src") | &files("public");
@@ -87,13 +87,13 @@ fn readme_lists_every_source_file_once() {
 #[test]
 fn links_and_paths_in_documents_exist() {
     let is_path = |word: &str| {
-        let mut folders = "src/ public/ tests/ bin/ docs/ benches/ fuzz/ .ci/".split(' ');
+        let mut folders = "src/ public/ tests/ bin/ docs/ benches/ examples/ fuzz/ .ci/".split(' ');
         let mut endings = ".json .toml .md .example".split(' ');
         folders.any(|start| word.starts_with(start)) || endings.any(|end| word.ends_with(end))
     };
     let mut documents = files("docs");
     documents.retain(|path| path.ends_with(".md"));
-    documents.extend(["README.md", "SECURITY.md"].map(String::from));
+    documents.extend(["README.md", "CONTRIBUTING.md", "SECURITY.md"].map(String::from));
     for document in documents {
         let text = read(&document);
         for code in quoted(&text) {
@@ -109,18 +109,36 @@ fn links_and_paths_in_documents_exist() {
     }
 }
 
+/// The commands in a document: indented lines and code between backticks, without settings before a command and without
+/// the explanation after two spaces.
+fn commands(document: &str) -> Vec<String> {
+    let text = read(document);
+    let indented = text.lines().filter_map(|line| line.strip_prefix("    "));
+    let lines = indented.chain(quoted(&text)).flat_map(str::lines);
+    let commands = lines.flat_map(|line| line.split("&&")).map(|command| {
+        let command = command.trim().split("  ").next().unwrap_or_default();
+        let words = command.split(' ');
+        let words = words.skip_while(|word| word.contains('=') && !word.starts_with('-'));
+        words.collect::<Vec<_>>().join(" ")
+    });
+    commands.collect()
+}
+
 #[test]
-fn commands_in_readme_exist() {
-    let readme = read("README.md");
+fn commands_in_documents_exist() {
     let (manifest, script) = (read("Cargo.toml"), read("tests/run"));
-    let indented = readme.lines().filter_map(|line| line.strip_prefix("    "));
-    let lines = indented.chain(quoted(&readme)).flat_map(str::lines);
-    let commands = lines.flat_map(|line| line.split("&&"));
-    let commands: Vec<&str> = commands.map(str::trim).collect();
-    for command in &commands {
-        let exists = match command.split_whitespace().collect::<Vec<_>>()[..] {
-            ["cargo", "run", "--release", "--example", name, ..] => {
-                manifest.contains(&format!("[[example]]\nname = \"{name}\""))
+    let mut documents = files("docs");
+    documents.retain(|path| path.ends_with(".md"));
+    documents.extend(["README.md", "CONTRIBUTING.md"].map(String::from));
+    for (document, command) in documents
+        .iter()
+        .flat_map(|document| commands(document).into_iter().map(move |c| (document, c)))
+    {
+        let exists = match command.split(' ').collect::<Vec<_>>()[..] {
+            ["cargo", "run", "--release", "--example", name, ..]
+            | ["cargo", "run", "--example", name, ..] => {
+                root(&format!("examples/{name}.rs")).exists()
+                    || manifest.contains(&format!("[[example]]\nname = \"{name}\""))
             }
             ["cargo", "bench", ..] => manifest.contains("[[bench]]"),
             ["cargo", ..] => ["run", "build", "build --release"].contains(&&command[6..]),
@@ -128,12 +146,14 @@ fn commands_in_readme_exist() {
             ["tests/run", "--browsers", "all"] => script.contains("--browsers all"),
             ["tests/run", name] => {
                 let (file, test) = name.split_once("::").unwrap_or((name, ""));
+                let test = test.rsplit("::").next().unwrap_or_default();
                 read(&format!("tests/it/{file}.rs")).contains(&format!("fn {test}"))
             }
             _ => true, // not a command, or one of another program
         };
-        assert!(exists, "{command} cannot be run");
+        assert!(exists, "{document}: {command} cannot be run");
     }
+    let commands = commands("README.md");
     let app: Value = serde_json::from_str(&read("app.json")).expect("app.json is JSON");
     let value = |pointer: &str| app.pointer(pointer).and_then(Value::as_str).expect("text");
     let verify = value("/env/REDIS_TLS_VERIFY/value");
@@ -149,12 +169,39 @@ fn commands_in_readme_exist() {
         "tests/run",
         "tests/run quick",
     ] {
-        assert!(commands.contains(&needed), "the README lacks {needed}");
+        let shown = commands.iter().any(|command| command == needed);
+        assert!(shown, "the README lacks {needed}");
     }
     for script in ["bin/two-dynos", "tests/run"] {
         let permissions = root(script).metadata().expect(script).permissions();
         assert_ne!(permissions.mode() & 0o111, 0, "{script} cannot be run");
     }
+}
+
+/// The parts of a document that do not depend on its language, section by section: the level of the heading, the blocks
+/// of commands, the links, and all that stands between backticks, the last two in any order.
+fn skeleton(document: &str) -> Vec<(usize, Vec<String>, BTreeSet<String>, Vec<String>)> {
+    let text = read(document).replace(".ja.md", ".md");
+    let sections = text.split("\n#").map(|section| {
+        let level = section.chars().take_while(|c| *c == '#').count();
+        let commands = section.lines().filter(|line| line.starts_with("    "));
+        let commands = commands.map(str::to_string).collect();
+        let links = section.split("](").skip(1);
+        let links = links.filter_map(|rest| Some(rest.split_once(')')?.0.to_string()));
+        let mut codes: Vec<_> = quoted(section).into_iter().map(str::to_string).collect();
+        codes.sort();
+        (level, commands, links.collect(), codes)
+    });
+    sections.collect()
+}
+
+#[test]
+fn readme_in_japanese_has_the_same_sections_commands_and_links() {
+    let (english, japanese) = (skeleton("README.md"), skeleton("README.ja.md"));
+    for (own, other) in zip(&english, &japanese) {
+        assert_eq!(own, other, "README.md and README.ja.md");
+    }
+    assert_eq!(english.len(), japanese.len(), "sections");
 }
 
 // ---- settings
@@ -177,7 +224,7 @@ fn settings_in_source_readme_and_example_agree() {
     let (config, examples) = (read("src/config.rs"), examples());
     let reads = config.split("read(\"").skip(1);
     let reads: BTreeSet<_> = reads.filter_map(|rest| rest.split('"').next()).collect();
-    let rows = table("variable | without it");
+    let rows = table("README.md", "variable | without it");
     let listed = rows.iter().flat_map(|row| quoted(&row[0]));
     assert_eq!(BTreeSet::from_iter(listed), reads, "README");
     let named = examples.keys().map(String::as_str);
@@ -255,7 +302,7 @@ fn figure(text: &str) -> f64 {
 /// The limits in the README by the names of their constants. Compares each with its constant.
 fn limits() -> BTreeMap<String, f64> {
     let mut limits = BTreeMap::new();
-    for row in table("what | limit | constant") {
+    for row in table("README.md", "what | limit | constant") {
         let words = quoted(&row[2]);
         let (path, names) = words.split_first().expect("a file and its constants");
         let values: Vec<f64> = names.iter().map(|name| constant(path, name)).collect();
