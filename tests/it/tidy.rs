@@ -178,9 +178,11 @@ fn commands_in_documents_exist() {
     }
 }
 
-/// The parts of a document that do not depend on its language, section by section: the level of the heading, the blocks
-/// of commands, the links, and all that stands between backticks, the last two in any order.
-fn skeleton(document: &str) -> Vec<(usize, Vec<String>, BTreeSet<String>, Vec<String>)> {
+/// What does not depend on the language in a section of a document: the level of its heading, its commands, its links, and
+/// all that stands between backticks, the last two in any order.
+type Skeleton = (usize, Vec<String>, BTreeSet<String>, Vec<String>);
+
+fn skeleton(document: &str) -> Vec<Skeleton> {
     let text = read(document).replace(".ja.md", ".md");
     let sections = text.split("\n#").map(|section| {
         let level = section.chars().take_while(|c| *c == '#').count();
