@@ -1,12 +1,13 @@
 // The page: its two screens (form and chat), the chip, the banner, the members, the panel, and all events.
 //
 // connection.js decides when the page is connected, outgoing.js when a message is sent, messages.js what the list shows.
-// Here is what joins them. Markup and ids are in index.html, the looks in chat.css.
+// This module joins them. Markup and ids are in index.html, styles in chat.css, all words in words.js.
 
 import { $, browser, button, element, now, saveBrowser, saveTab, setText, tab, tokenIsKept } from "./common.js";
 import { check, connect, connection, drop, pause, start, stop, wake } from "./connection.js";
 import { addNote, addPresence, addTalk, clear, list, showUnread } from "./messages.js";
 import * as outgoing from "./outgoing.js";
+import { format, parts, sentenceOf, translate, words } from "./words.js";
 
 const LIST_MS = 2_000;     // a dyno's list of members is younger than this
 const QUIET_MS = 30_000;   // for this long after a reconnect, nobody is announced as having left, or as having joined again
@@ -31,9 +32,9 @@ const onFrame = {
     saveTab();
     saveBrowser();
     history.replaceState(null, "", linkTo(frame.room));   // the address is now the one to share, and survives a reload
-    if (gap && !first) addNote("gap", "some messages may be missing");
+    if (gap && !first) addNote("gap", words.gap);
     if (gap && first && lastId && (lastId !== "0-0" || talks.length >= NEWCOMER)) {
-      addNote("gap", "earlier messages are not shown");
+      addNote("gap", words.earlier);
     }
     if (moved) {
       for (const talk of talks) showTalk(talk, true);
@@ -97,52 +98,51 @@ function showMembers(users, count = users.length) {
     if (user === tab.current.name) item.ariaCurrent = "true";
     return item;
   });
-  $("members").replaceChildren(...items, ...(partial ? [element("li", "", `and ${count - users.length} more`)] : []));
+  $("members").replaceChildren(...items, ...(partial ? [element("li", "", format(words.andMore, { n: count - users.length }))] : []));
 }
 
 // ---- the chip, the banner, the panel ---------------------------------------------------------------------------------
 
-const retryNow = button("Retry now", connect);
+const retryNow = button(words.retryNow, connect);
 const countdown = element("span");
 countdown.setAttribute("role", "timer");   // a screen reader does not announce a timer, though the chip is a live region
 const dynoName = element("span");
 dynoName.setAttribute("aria-live", "off");   // nor the name of the dyno, which changes when the page moves
 let chipShows = "";
 
-function chipParts() {
+// Its state for chat.css, and its text with the nodes in it.
+function chip() {
   const { phase, pretendOffline, welcomedAt } = connection;
-  if (phase === "idle") return ["off", left ? "Left" : ""];
-  if (phase === "live") return ["on", "Connected · ", dynoName];
-  if (phase === "stopped") return ["off", "Stopped · ", retryNow];
-  if (pretendOffline || !navigator.onLine) return ["off", "Offline"];   // the page still tries: the browser may be wrong
-  if (phase === "trying") return ["wait", welcomedAt ? "Reconnecting…" : "Connecting…"];
-  return ["wait", "Reconnecting in ", countdown, " · ", retryNow];
+  if (phase === "idle") return ["off", left ? words.left : ""];
+  if (phase === "live") return ["on", words.connected];
+  if (phase === "stopped") return ["off", words.stopped];
+  if (pretendOffline || !navigator.onLine) return ["off", words.offline];   // the page still tries: the browser may be wrong
+  if (phase === "trying") return ["wait", welcomedAt ? words.reconnecting : words.connecting];
+  return ["wait", words.reconnectingIn];
 }
 
-function bannerText() {
-  const { phase, whyStopped, webSocketBlocked, redisDown } = connection;
+function banner() {
+  const { phase, stopCode, webSocketBlocked, redisDown } = connection;
   if (phase === "idle") return "";
-  if (phase === "stopped") return whyStopped;
-  if (webSocketBlocked) return "The server answers, but WebSocket connections do not get through. The server's log may name the reason.";
-  if (redisDown) return "The server cannot reach Redis. Your messages are kept and will be sent when it is back.";
-  return "";
+  if (phase === "stopped") return { 4429: words.tooMany, 1009: words.tooBig }[stopCode] ?? words.notUnderstood;
+  if (webSocketBlocked) return words.webSocketBlocked;
+  return redisDown ? words.redisDown : "";
 }
 
 function show() {
   const { dyno, boot, reconnects, moves, retryAt, tickAt } = connection;
-  setText(countdown, `${Math.max(1, Math.ceil((retryAt - now()) / 1000))} s`);
-  const [state, ...parts] = chipParts();
+  setText(countdown, format(words.seconds, { n: Math.max(1, Math.ceil((retryAt - now()) / 1000)) }));
   setText(dynoName, dyno);
-  const next = state + parts.filter((part) => typeof part === "string").join("");
-  if (chipShows !== next) {
-    chipShows = next;
+  const [state, text] = chip();
+  if (chipShows !== state + text) {
+    chipShows = state + text;
     const focused = document.activeElement === retryNow;
     $("chip").dataset.state = state;
-    $("chip").replaceChildren(...parts);
+    $("chip").replaceChildren(...parts(text, { wait: countdown, retryNow, dyno: dynoName }));
     if (focused) (retryNow.isConnected ? retryNow : $(inRoom() ? "message" : "name")).focus();
   }
-  setText($("banner"), bannerText());
-  const tick = tickAt ? `${Math.round((now() - tickAt) / 1000)} s ago` : "none yet";
+  setText($("banner"), banner());
+  const tick = tickAt ? format(words.secondsAgo, { n: Math.round((now() - tickAt) / 1000) }) : words.noTick;
   const facts = { dyno, boot, last: list.lastId ?? "–", tick, moves, reconnects, resumed: resumedMessages };
   for (const [id, fact] of Object.entries(facts)) setText($(id), fact);
 }
@@ -183,10 +183,10 @@ function leave() {
   backToForm();
   $("room").focus();
 }
-function joinRefused({ code, message: why }) {
+function joinRefused(error) {
   stop({ quit: false });
   backToForm();
-  showProblem(code === "bad_room" ? "room" : "name", why ?? "The server refused this name.");
+  showProblem(error.code === "bad_room" ? "room" : "name", sentenceOf(error));
 }
 function showProblem(field, why) {
   for (const one of ["room", "name"]) {
@@ -208,7 +208,8 @@ function write() {
 function showLength() {
   const length = outgoing.codePoints(outgoing.clean($("message").value)), { maxLength } = outgoing;
   const tooLong = length > maxLength;
-  setText($("counter"), length < maxLength * 0.8 ? "" : `${length} / ${maxLength}${tooLong ? " · too long" : ""}`);
+  const text = length < maxLength * 0.8 ? "" : tooLong ? words.lengthTooLong : words.length;
+  setText($("counter"), format(text, { n: length, max: maxLength }));
   $("message").ariaInvalid = String(tooLong);
   $("send").disabled = tooLong;
   $("message").rows = Math.min(6, $("message").value.split("\n").length);   // for browsers without field-sizing
@@ -220,7 +221,7 @@ $("join").onsubmit = (event) => {
   event.preventDefault();
   const room = $("room").value.trim(), name = $("name").value.trim();
   const missing = !room ? "room" : !name ? "name" : null;
-  showProblem(missing, `Please choose a ${missing}.`);
+  showProblem(missing, missing === "room" ? words.chooseRoom : words.chooseName);
   if (missing) return;
   tab.current = { room, name };
   list.lastId = null;
@@ -252,11 +253,11 @@ $("share").onclick = async () => {
   try {
     await navigator.clipboard.writeText(url);
   } catch {
-    prompt("Copy this link:", url);
+    prompt(words.copyThisLink, url);
     return;
   }
-  $("share").textContent = "Copied";
-  setTimeout(() => { $("share").textContent = "Copy link"; }, 2000);
+  $("share").textContent = words.copied;
+  setTimeout(() => { $("share").textContent = words.copyLink; }, 2000);
 };
 $("drop").onclick = drop;
 $("pretend").onclick = () => {
@@ -307,6 +308,7 @@ setInterval(() => {
 
 // ---- start -----------------------------------------------------------------------------------------------------------
 
+translate();
 start({
   joinFrame: () => ({ kind: "join", room: tab.current.room, user: tab.current.name, token: browser.token, last: list.lastId }),
   received: (frame, moved) => onFrame[frame.kind]?.(frame, moved),

@@ -33,7 +33,7 @@ export const connection = {
   triesSinceOpen: 0,         // since a socket opened
   webSocketBlocked: false,   // no socket opens, although the server answers other requests
   refusal: null,    // the newest error frame
-  whyStopped: "",
+  stopCode: 0,      // the close code after which the page stopped
   pretendOffline: false,
   dyno: "–",
   boot: "–",
@@ -170,14 +170,10 @@ function receiveNext(frame) {
 
 // ---- the end of a connection -----------------------------------------------------------------------------------------
 
-const NOT_UNDERSTOOD = "The server did not understand this page. Reload it: a newer one may be waiting.";
-const STOPS = {
-  4400: NOT_UNDERSTOOD,
-  1003: NOT_UNDERSTOOD,
-  4429: "Too much was sent at once, so the server closed the line. Wait a moment, then press Retry now.",
-  1009: "A message was too big for the server. Discard it, then press Retry now.",
-};
-export const isFinal = (code) => code in STOPS;
+// After these close codes another try would not help: a frame that was not understood, a binary frame, too many messages, a
+// message that is too big.
+const FINAL = [4400, 1003, 4429, 1009];
+export const isFinal = (code) => FINAL.includes(code);
 
 // The only place that decides what follows the end of a connection, whoever ended it.
 function ended(code) {
@@ -185,7 +181,7 @@ function ended(code) {
   closeSockets(code);
   if (code === 4409) return handlers.refused(refusal ?? {});
   if (isFinal(code)) {
-    Object.assign(connection, { phase: "stopped", whyStopped: STOPS[code] });
+    Object.assign(connection, { phase: "stopped", stopCode: code });
   } else {
     if (code === 1013) connection.failedTries = Math.max(connection.failedTries, STEP_WHEN_FULL);
     const delay = retryDelay(connection.failedTries);

@@ -3,20 +3,21 @@
 // A message without an id is not stored yet. It stands at the end of the list; outgoing.js draws it.
 
 import { $, button, element, now, setText, tab } from "./common.js";
+import { format, locale, parts, words } from "./words.js";
 
 const GROUP_MS = 300_000;    // messages of one person within this time form one group; so do notes about members
 const MAX_SHOWN = 6_000;     // messages kept in the list
-const MAYBE_TALL = 200;      // a message with this many characters can be taller than chat.css lets a folded one be
+const FOLDED_LINES = 15;     // the height of a folded message in chat.css
 const NEAR_END_PX = 48;      // nearer to the end than this counts as at the end
 
-const log = $("log"), items = $("said");
+const log = $("log"), items = $("items");
 
 // Ids are comparable only within one stream. lastId is the newest id that this page has, null before its first welcome.
 export const list = { lastId: null, ids: new Set(), unread: 0, atEnd: true, scrollTop: 0 };
 
-const TIME = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
-const DAY = new Intl.DateTimeFormat([], { weekday: "long", year: "numeric", month: "long", day: "numeric" });
-const FULL = new Intl.DateTimeFormat([], { dateStyle: "full", timeStyle: "medium" });
+const TIME = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+const DAY = new Intl.DateTimeFormat(locale, { weekday: "long", year: "numeric", month: "long", day: "numeric" });
+const FULL = new Intl.DateTimeFormat(locale, { dateStyle: "full", timeStyle: "medium" });
 
 export function clear() {
   Object.assign(list, { ids: new Set(), unread: 0, atEnd: true });
@@ -40,7 +41,7 @@ export function addTalk({ id, user, message: text }, { own, pendingNode, isNews 
   setTime(node.querySelector("time"), at);
   if (own) {
     node.dataset.state = "sent";
-    setText(node.querySelector(".state"), "sent");
+    setText(node.querySelector(".state"), words.sent);
   }
   insert(node);
   if (isNews && !own && (document.hidden || !list.atEnd)) list.unread += 1;
@@ -57,10 +58,10 @@ export function addPending(user, text, at) {
 }
 
 function createMessage(user, text, at, own) {
-  const words = Object.assign(element("p", "text", ...withLinks(text)), { dir: "auto" });
-  const node = element("div", own ? "message own" : "message", element("p", "who", element("bdi", "", user)), words,
+  const body = Object.assign(element("p", "text", ...withLinks(text)), { dir: "auto" });
+  const node = element("div", own ? "message own" : "message", element("p", "who", element("bdi", "", user)), body,
     element("p", "meta", setTime(element("time"), at), " ", element("span", "state")));
-  if (text.length >= MAYBE_TALL) fold(node, words);
+  if (mayBeTall(text)) fold(node, body);
   return node;
 }
 
@@ -71,12 +72,15 @@ function setTime(node, at) {
 
 // ---- folding: a tall message shows its beginning, and a button that opens it ------------------------------------------
 
-function fold(node, words) {
+// On a narrow page a line has 13 characters or more.
+const mayBeTall = (text) => text.length > FOLDED_LINES * 13 || text.split("\n").length > FOLDED_LINES;
+
+function fold(node, body) {
   const isOpen = () => !node.classList.contains("folded");
   const setOpen = (open) => {
     node.classList.toggle("folded", !open);
     toggle.ariaExpanded = String(open);
-    setText(toggle, open ? "Show less" : "Show all");
+    setText(toggle, open ? words.showLess : words.showAll);
   };
   const toggle = button("", () => {
     if (!isOpen()) list.atEnd = false;   // the person goes on reading where the message was cut off
@@ -85,8 +89,8 @@ function fold(node, words) {
   });
   setOpen(false);
   node.append(element("p", "fold", toggle));
-  words.addEventListener("focusin", () => setOpen(true));   // a link may be in the part that is cut off
-  textSizes.observe(words);
+  body.addEventListener("focusin", () => setOpen(true));   // a link may be in the part that is cut off
+  textSizes.observe(body);
 }
 
 // Only the browser knows how tall a text is, and that changes with the width of the page.
@@ -174,15 +178,15 @@ export function addPresence(joined, left) {
   }
   for (const user of joined) note.left.delete(user) || note.joined.add(user);   // to leave and to join cancel each other
   for (const user of left) note.joined.delete(user) || note.left.add(user);
-  const joins = sentence([...note.joined], "joined"), leaves = sentence([...note.left], "left");
+  const joins = presence("joined", [...note.joined]), leaves = presence("left", [...note.left]);
   note.replaceChildren(...joins, joins.length && leaves.length ? " · " : "", ...leaves);
   if (!note.textContent) note.remove();
 }
 
-function sentence([first, second, ...more], verb) {
-  if (!first) return [];
-  const others = !second ? [] : more.length ? [` and ${more.length + 1} others`] : [" and ", element("bdi", "", second)];
-  return [element("bdi", "", first), ...others, ` ${verb}`];
+function presence(verb, users) {
+  if (!users.length) return [];
+  const [a, b] = users.map((user) => element("bdi", "", user)), size = ["One", "Two"][users.length - 1] ?? "More";
+  return parts(words[verb + size], { a, b, n: users.length - 1 });
 }
 
 // ---- scrolling and unread messages -----------------------------------------------------------------------------------
@@ -190,9 +194,9 @@ function sentence([first, second, ...more], verb) {
 export function showUnread() {
   const inRoom = !$("chat").hidden;
   if (!document.hidden && list.atEnd) list.unread = 0;
-  document.title = inRoom ? `${list.unread ? `(${list.unread}) ` : ""}${tab.current.room}` : "dynochat";
+  document.title = inRoom ? (list.unread ? `(${list.unread}) ` : "") + tab.current.room : "dynochat";
   $("newer").hidden = !list.unread || list.atEnd;
-  setText($("newer"), `${list.unread} new ↓`);
+  setText($("newer"), format(words.newMessages, { n: list.unread }));
 }
 
 export function scrollToEnd() {

@@ -1,11 +1,12 @@
 // Own messages that are not acknowledged yet: kept across reloads, sent one at a time, shown with their state.
 //
 // A pending message: cid, room, text, at (written), since (when the person last asked to send it), sentAt (first sent, 0: not yet),
-// problem ("": none, "failed", "unsure"), why (the server's sentence).
+// problem ("": none, "failed", "unsure"), why (a sentence).
 
 import { $, button, element, now, randomHex, saveTab, tab } from "./common.js";
 import { connection, isFinal, send } from "./connection.js";
 import { addPending, list } from "./messages.js";
+import { sentenceOf, words } from "./words.js";
 
 const LATE_MS = 10_000;       // without an answer for this long: "not confirmed yet", and the message is sent again
 const CID_KEPT_MS = 100_000;  // the server knows a cid for 120 s; after that, sending again may store the message twice
@@ -54,14 +55,15 @@ export function acknowledge(cid) {
   return { node };
 }
 
-export function refuse({ code, cid, retry_ms: retryMs, message: why }) {
+export function refuse(error) {
+  const { code, cid, retry_ms: retryMs } = error;
   const message = tab.pending.find((one) => one.cid === cid);
   if (code === "busy" || code === "slow_down") {
     if (connection.phase === "live") holdUntil = now() + (retryMs || 2000);
     if (message && code === "slow_down") message.sentAt = 0;   // surely not stored; after "busy" it may be
     if (message) inFlight = null;
   } else if (message && code !== "name_taken") {   // a lost name is no fault of the message
-    setProblem(message, "failed", why);
+    setProblem(message, "failed", sentenceOf(error, { max: maxLength }));
   }
 }
 
@@ -141,7 +143,6 @@ function showState(message) {
     node.remove();
     $("message").focus();
   };
-  const words = { sending: "sending", late: "not confirmed yet", unsure: "not confirmed", failed: "not sent" }[state];
-  const choice = message.problem ? [" · ", button("Retry", retry), " / ", button("Discard", discard)] : [];
-  node.querySelector(".state").replaceChildren(words, ...choice, ...(message.why ? [element("small", "", message.why)] : []));
+  const choice = message.problem ? [" · ", button(words.retry, retry), " / ", button(words.discard, discard)] : [];
+  node.querySelector(".state").replaceChildren(words[state], ...choice, ...(message.why ? [element("small", "", message.why)] : []));
 }

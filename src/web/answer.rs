@@ -12,7 +12,7 @@ use super::request::{Refusal, Request};
 use crate::log_throttle::LogThrottle;
 
 /// Path, type and body of each file of the page. Compiled in, so that the program runs from any folder.
-const FILES: [(&str, &str, &str); 7] = [
+const FILES: [(&str, &str, &str); 8] = [
     ("/", "text/html", include_str!("../../public/index.html")),
     (
         "/chat.css",
@@ -36,6 +36,7 @@ const FILES: [(&str, &str, &str); 7] = [
         SCRIPT,
         include_str!("../../public/outgoing.js"),
     ),
+    ("/words.js", SCRIPT, include_str!("../../public/words.js")),
 ];
 const SCRIPT: &str = "text/javascript";
 static ETAGS: LazyLock<[String; FILES.len()]> =

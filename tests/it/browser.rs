@@ -1,5 +1,5 @@
 //! Tests of the page in a real browser, against real dynos and a real Redis. All of them run in Chromium; `story` also
-//! runs in Firefox and WebKit, and `returning` in Firefox: `tests/run --browsers all`.
+//! runs in Firefox and WebKit, `returning` and `japanese` in Firefox: `tests/run --browsers all`.
 //!
 //! Where time has to pass, the page's clock is moved on. That something does not happen is shown by an event that comes
 //! after it. The other members of a room are plain sockets.
@@ -8,6 +8,7 @@ mod connection;
 mod cost;
 mod driver;
 mod everyone;
+mod japanese;
 mod joining;
 mod moving;
 mod page;
@@ -19,7 +20,7 @@ mod story;
 mod talking;
 mod tools;
 
-use crate::support::facts::{MAX_MESSAGE, names_key, owners_key, stream_key};
+use crate::support::facts::{MAX_MESSAGE, MAX_NAME, MAX_ROOM, names_key, owners_key, stream_key};
 use crate::support::proxy::{Flow, Proxy};
 use crate::support::{Bus, Dyno, Front, Id, PATIENCE, Redis, TALKATIVE, World, check, token};
 use driver::{Browser, Kind};

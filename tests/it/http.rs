@@ -18,7 +18,7 @@ use tokio::time::sleep;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 8] = [
     ("/", "text/html"),
     ("/chat.css", "text/css"),
     ("/chat.js", "javascript"),
@@ -26,6 +26,7 @@ const FILES: [(&str, &str); 7] = [
     ("/connection.js", "javascript"),
     ("/messages.js", "javascript"),
     ("/outgoing.js", "javascript"),
+    ("/words.js", "javascript"),
 ];
 
 /// The headers of an upgrade without its key.

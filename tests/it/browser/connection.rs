@@ -157,13 +157,13 @@ async fn a_final_close_code_stops_reconnecting_and_shows_why() {
     };
     stops(
         "for (let i = 0; i < 3; i += 1) line.send('nonsense')",
-        "Reload",
+        "reload",
     )
     .await; // 4400
     stops("line.send('x'.repeat(10000))", "too big").await; // 1009
-    stops("line.send(new Uint8Array(4))", "Reload").await; // 1003
+    stops("line.send(new Uint8Array(4))", "reload").await; // 1003
     let flood = "for (let i = 0; i < 60; i += 1) line.send(JSON.stringify({ kind: 'talk', message: 'x', cid: `flood${i}` }))";
-    stops(flood, "Too much").await; // 4429
+    stops(flood, "too many messages").await; // 4429
     browser.say("all well again").await;
 }
 
@@ -192,7 +192,9 @@ async fn the_back_off_grows_and_is_reset_after_a_stable_connection() {
     // Stops the clock, and makes each random wait the longest one.
     let script = "window.clock = Date.now(); Date.now = () => clock; Math.random = () => 0.999";
     browser.eval(script).await;
-    set_in_frames(&browser, "welcome", "spread_ms", json!(3000)).await;
+    browser
+        .set_in_frames("welcome", "spread_ms", json!(3000))
+        .await;
     // Moves the clock on, and waits until the page's timer has seen that: if it saw the jump only after a loss, it would
     // take it for sleep and try at once.
     let pass = async |seconds: u64| {
@@ -259,22 +261,13 @@ async fn a_proxy_that_does_not_upgrade_is_explained() {
     is_told_that_sockets_do_not_get_through("del-header Upgrade").await; // 426
 }
 
-/// Sets a field of each frame of this kind that the page receives from now on.
-async fn set_in_frames(browser: &Browser, kind: &str, field: &str, value: Value) {
-    let script = "const [kind, field, value] = arguments, parse = JSON.parse;
-        JSON.parse = (text) => {
-            const frame = parse(text);
-            if (frame?.kind === kind) frame[field] = value;
-            return frame;
-        }";
-    browser.eval_with(script, json!([kind, field, value])).await;
-}
-
 #[tokio::test]
 async fn the_welcome_says_over_how_long_the_first_retry_is_spread() {
     let (_world, browser) = one_browser().await;
     browser.eval("Math.random = () => 0.999").await;
-    set_in_frames(&browser, "welcome", "spread_ms", json!(40)).await;
+    browser
+        .set_in_frames("welcome", "spread_ms", json!(40))
+        .await;
     browser.join("lobby", "taro").await;
     browser.open_panel().await;
     // Ms from the end of a connection that was stable to the next try, sorted.
@@ -301,7 +294,7 @@ async fn the_welcome_says_over_how_long_the_first_retry_is_spread() {
     assert!(delays[3] < 120.0, "and soon after: {delays:?}");
 
     for (spread, words) in [(json!(9000), " 9 s"), (json!("soon"), " 3 s")] {
-        set_in_frames(&browser, "welcome", "spread_ms", spread).await;
+        browser.set_in_frames("welcome", "spread_ms", spread).await;
         browser.press("drop my connection").await;
         browser.connected().await;
         browser.later(4 * SECOND).await;
@@ -319,7 +312,9 @@ async fn the_welcome_says_over_how_long_the_first_retry_is_spread() {
 async fn a_tick_corrects_over_how_long_the_first_retry_is_spread() {
     let (_world, browser) = one_browser().await;
     browser.eval("Math.random = () => 0.999").await;
-    set_in_frames(&browser, "tick", "spread_ms", json!(9000)).await;
+    browser
+        .set_in_frames("tick", "spread_ms", json!(9000))
+        .await;
     browser.join("lobby", "taro").await;
     browser.open_panel().await;
     browser.dispatch("online").await; // the page asks the server for a tick
@@ -333,7 +328,9 @@ async fn a_tick_corrects_over_how_long_the_first_retry_is_spread() {
 async fn a_stable_connection_resets_the_back_off_however_it_ends() {
     let (mut world, browser) = one_browser().await;
     browser.eval("Math.random = () => 0.999").await;
-    set_in_frames(&browser, "welcome", "spread_ms", json!(3000)).await;
+    browser
+        .set_in_frames("welcome", "spread_ms", json!(3000))
+        .await;
     browser.join("lobby", "taro").await;
     world.dyno.kill().await;
     browser.chip_says("Reconnecting in 4 s").await; // the third wait

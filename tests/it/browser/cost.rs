@@ -5,7 +5,7 @@ use super::*;
 const KIB: u64 = 1024;
 
 #[tokio::test]
-async fn the_first_visit_is_seven_small_requests_and_a_reload_is_seven_304() {
+async fn the_first_visit_is_eight_small_requests_and_a_reload_is_eight_304() {
     let (_world, browser) = one_browser().await;
     // What was asked for over the network, and how many bytes came.
     let wire = async || {
@@ -24,18 +24,19 @@ async fn the_first_visit_is_seven_small_requests_and_a_reload_is_seven_304() {
         "/connection.js",
         "/messages.js",
         "/outgoing.js",
+        "/words.js",
     ];
     assert_eq!(
         paths,
         [&["/", "/chat.css", "/chat.js"][..], &modules].concat()
     );
-    assert!(total(&first) <= 60 * KIB, "{first:?}");
+    assert!(total(&first) <= 80 * KIB, "{first:?}");
     browser.reload().await;
     let next = wire().await;
-    assert_eq!(next.len(), 7);
+    assert_eq!(next.len(), 8);
     assert!(total(&next) <= 5 * KIB, "only heads: {next:?}");
     println!(
-        "measured: first visit {} bytes in seven requests, the next {}",
+        "measured: first visit {} bytes in eight requests, the next {}",
         total(&first),
         total(&next)
     );

@@ -32,11 +32,14 @@ pub enum Kind {
     WebKit,
 }
 
-/// Whether the browser lets pages keep something: cookies and storage, which its settings allow or block together.
+/// The settings of a browser that differ from the usual ones.
 #[derive(Clone, Copy, PartialEq)]
-enum Storage {
-    Allowed,
-    Blocked,
+enum Settings {
+    Usual,
+    /// Cookies and storage are blocked.
+    NoStorage,
+    /// Its person reads Japanese.
+    Japanese,
 }
 
 impl Kind {
@@ -67,14 +70,19 @@ impl Kind {
         }
     }
 
-    fn capabilities(self, profile: &Path, storage: Storage) -> Value {
-        let blocks = storage == Storage::Blocked;
+    fn capabilities(self, profile: &Path, settings: Settings) -> Value {
+        let blocks = settings == Settings::NoStorage;
+        let languages = match settings {
+            Settings::Japanese => "ja,en-US",
+            _ => "en-GB,en",
+        };
         match self {
             Kind::Chromium => json!({
                 "browserName": "chrome",
                 "webSocketUrl": true, // also speak WebDriver BiDi, which has user contexts
                 "goog:chromeOptions": {"prefs": {
                     "profile.default_content_setting_values.cookies": if blocks { 2 } else { 1 },
+                    "intl.accept_languages": languages,
                 }, "args": [
                     "--headless",
                     // Chromium ends with chromedriver, even if that is killed: the pipe between them breaks.
@@ -97,7 +105,10 @@ impl Kind {
                 "browserName": "firefox",
                 "moz:firefoxOptions": {
                     "args": ["-headless", "--width=1000", "--height=700"],
-                    "prefs": {"network.cookie.cookieBehavior": if blocks { 2 } else { 0 }},
+                    "prefs": {
+                        "network.cookie.cookieBehavior": if blocks { 2 } else { 0 },
+                        "intl.accept_languages": languages,
+                    },
                 },
             }),
             // Debian installs it beside its library, and not on the PATH.
@@ -159,7 +170,7 @@ struct Driver {
 
 impl Driver {
     /// Must run on the pool's thread.
-    async fn start(kind: Kind, storage: Storage) -> Driver {
+    async fn start(kind: Kind, settings: Settings) -> Driver {
         let (program, needs) = kind.driver();
         let profile = TempDir::with_prefix("dynochat-browser-").expect("a temporary directory");
         let port = free_port();
@@ -181,7 +192,7 @@ impl Driver {
         };
         let listens = timeout(PATIENCE, listens).await;
         listens.unwrap_or_else(|_| panic!("{program} does not listen on its port"));
-        let Value::Object(wanted) = kind.capabilities(profile.path(), storage) else {
+        let Value::Object(wanted) = kind.capabilities(profile.path(), settings) else {
             unreachable!("capabilities are an object")
         };
         let mut connector = HttpConnector::new();
@@ -289,6 +300,8 @@ impl Drop for Driver {
 pub struct Browser {
     pub kind: Kind,
     pub client: Client,
+    /// Names and words are then translated by the page's own table before they are looked for.
+    pub is_japanese: bool,
     driver: Option<Driver>,
     _turn: SemaphorePermit<'static>,
 }
@@ -303,13 +316,21 @@ impl Browser {
         Browser::start_with(heavy(2).await).await
     }
 
-    /// A browser of its own, whose settings block cookies and storage.
     pub async fn start_without_storage() -> Browser {
-        let (turn, kind) = (heavy(1).await, Kind::wanted());
-        let start = Driver::start(kind, Storage::Blocked);
+        Browser::start_as(Settings::NoStorage, heavy(1).await).await
+    }
+
+    pub async fn start_japanese() -> Browser {
+        Browser::start_as(Settings::Japanese, heavy(1).await).await
+    }
+
+    /// A browser of its own: settings are read at the start.
+    async fn start_as(settings: Settings, turn: SemaphorePermit<'static>) -> Browser {
+        let start = Driver::start(Kind::wanted(), settings);
         let driver = POOL.runtime.spawn(start).await;
-        let browser = Browser::with(driver.expect("the browser starts"), turn);
-        if kind == Kind::Chromium {
+        let mut browser = Browser::with(driver.expect("the browser starts"), turn);
+        browser.is_japanese = settings == Settings::Japanese;
+        if browser.kind == Kind::Chromium {
             browser.console().await; // chromedriver's own lines
         }
         browser
@@ -322,13 +343,21 @@ impl Browser {
         tokio::join!(Browser::start_with(turns), Browser::start_with(other))
     }
 
+    /// Two persons, of whom the first reads Japanese.
+    pub async fn start_two_languages() -> (Browser, Browser) {
+        let mut turns = heavy(2).await;
+        let other = turns.split(1).expect("two permits were taken");
+        let japanese = Browser::start_as(Settings::Japanese, turns);
+        tokio::join!(japanese, Browser::start_with(other))
+    }
+
     async fn start_with(turn: SemaphorePermit<'static>) -> Browser {
         let kind = Kind::wanted();
         let start = POOL.runtime.spawn(async move {
             let idle = POOL.idle.lock().unwrap().pop();
             let mut driver = match idle {
                 Some(driver) => driver,
-                None => Driver::start(kind, Storage::Allowed).await,
+                None => Driver::start(kind, Settings::Usual).await,
             };
             driver.begin().await;
             driver
@@ -340,6 +369,7 @@ impl Browser {
         Browser {
             kind: driver.kind,
             client: driver.client.clone(),
+            is_japanese: false,
             driver: Some(driver),
             _turn: turn,
         }

@@ -44,6 +44,28 @@ async fn a_rejected_name_or_room_shows_an_error_at_its_field_and_keeps_the_text(
 }
 
 #[tokio::test]
+async fn an_error_is_explained_by_the_page_and_an_unknown_one_by_the_server() {
+    let (world, browser) = one_browser().await;
+    let _hanako = world.dyno.join("lobby", "hanako").await;
+    let why = async || browser.description("Name").await;
+    browser.ask_to_join("lobby", "hanako").await;
+    becomes(
+        "the page's words",
+        "Someone in this room already has this name.",
+        why,
+    )
+    .await;
+    browser
+        .set_in_frames("error", "code", json!("new_code"))
+        .await;
+    browser
+        .set_in_frames("error", "message", json!("A newer reason."))
+        .await;
+    browser.press("Join").await;
+    becomes("the server's", "A newer reason.", why).await;
+}
+
+#[tokio::test]
 async fn a_room_link_fills_in_the_room_and_the_address_is_a_room_link() {
     let (world, browser) = one_browser().await;
     let page = page_at(world.dyno.addr());

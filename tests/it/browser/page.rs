@@ -68,6 +68,29 @@ impl Browser {
         serde_json::from_value(texts).expect("a list of texts")
     }
 
+    /// What the page says for these English words, in the language of this browser.
+    pub async fn word(&self, english: &str) -> String {
+        if !self.is_japanese {
+            return english.to_string();
+        }
+        let script = "const [english, done] = arguments;
+            import('/words.js').then(({ all: { en, ja } }) => {
+                for (const [key, words] of Object.entries(en)) {
+                    const names = [...words.matchAll(/{(\\w+)}/g)].map(([, name]) => name);
+                    const pattern = words.replace(/[.?+*()|]/g, '\\\\$&').replace(/{\\w+}/g, '(.*)');
+                    const found = english.match(`^${pattern}$`);
+                    if (found) return done(ja[key].replace(/{(\\w+)}/g, (_, name) => found[1 + names.indexOf(name)]));
+                }
+                done(english);
+            })";
+        let japanese = self
+            .client
+            .execute_async(script, vec![json!(english)])
+            .await;
+        let japanese = japanese.expect("the page has a table of words");
+        japanese.as_str().expect("words").to_string()
+    }
+
     // ---- what a screen reader finds
 
     /// The one visible element with this role and accessible name, or the names that are there instead.
@@ -105,13 +128,14 @@ impl Browser {
     }
 
     pub async fn find(&self, role: &str, name: &str) -> Element {
+        let name = &self.word(name).await;
         let what = format!("one {role} {name:?}");
         let found = settles(&what, async || self.seek(role, name).await, Result::is_ok).await;
         found.expect("it was found")
     }
 
     pub async fn has(&self, role: &str, name: &str) -> bool {
-        self.seek(role, name).await.is_ok()
+        self.seek(role, &self.word(name).await).await.is_ok()
     }
 
     pub async fn press(&self, button: &str) {
@@ -279,6 +303,7 @@ impl Browser {
     }
 
     pub async fn chip_says(&self, words: &str) {
+        let words = &*self.word(words).await;
         let what = format!("the chip says {words:?}");
         settles(&what, async || self.chip().await, |c| c.contains(words)).await;
     }
@@ -296,6 +321,7 @@ impl Browser {
 
     /// Waits until the log of messages and notes contains this text.
     pub async fn log_contains(&self, text: &str) {
+        let text = &*self.word(text).await;
         let what = format!("the log contains {text:?}");
         let log = "return document.querySelector('[role=log]').innerText";
         settles(
@@ -313,6 +339,7 @@ impl Browser {
 
     /// Waits until there is an own message, and all of them have this state.
     pub async fn own_are(&self, state: &str) {
+        let state = &*self.word(state).await;
         let what = format!("own messages are {state:?}");
         settles(
             &what,
@@ -423,6 +450,17 @@ impl Browser {
         let script = "sessionStorage.dynochat = arguments[0]";
         self.eval_with(script, json!([kept.to_string()])).await;
         self.open(page).await;
+    }
+
+    /// Sets a field of each frame of this kind that the page receives from now on.
+    pub async fn set_in_frames(&self, kind: &str, field: &str, value: Value) {
+        let script = "const [kind, field, value] = arguments, parse = JSON.parse;
+            JSON.parse = (text) => {
+                const frame = parse(text);
+                if (frame?.kind === kind) frame[field] = value;
+                return frame;
+            }";
+        self.eval_with(script, json!([kind, field, value])).await;
     }
 
     /// Sends the page an event of the window.

@@ -113,6 +113,10 @@ async fn a_tall_message_is_folded_and_a_button_opens_it() {
     assert!(heights().await[0] < 500.0, "{:?}", heights().await);
     assert_eq!(heights().await.len(), 2);
 
+    let steps = "x\n".repeat(20);
+    hanako.say(&format!("{steps}x")).await; // few characters
+    browser.count_is(".message:last-child.tall", 1).await;
+
     // Without line breaks, it depends on the width of the page.
     browser.press("Leave").await;
     browser.join("prose", "taro").await;
@@ -193,9 +197,9 @@ async fn a_gap_in_the_history_is_shown() {
     let mut hanako = world.dyno.join("lobby", "hanako").await;
     hanako.say("after").await;
     browser.shows(&["before", "after"]).await;
-    assert_eq!(browser.notes().await, ["some messages may be missing"]);
+    assert_eq!(browser.notes().await, ["Some messages may be missing."]);
     let order = browser.strings("[role=log] :is(.text, .note)").await;
-    assert_eq!(order, ["before", "some messages may be missing", "after"]);
+    assert_eq!(order, ["before", "Some messages may be missing.", "after"]);
 }
 
 #[tokio::test]

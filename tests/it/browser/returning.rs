@@ -116,7 +116,7 @@ async fn a_restored_tab_shows_whether_earlier_messages_are_missing() {
         browser.open_with_tab_storage(&page, &kept).await;
         browser.count_is(".message", 50).await;
         let all = browser.strings("[role=log] :is(.text, .note)").await;
-        assert_eq!(all[0], "earlier messages are not shown");
+        assert_eq!(all[0], "Earlier messages are not shown.");
     }
 }
 

@@ -27,7 +27,7 @@ async fn the_page_joins_talks_reconnects_and_leaves_on_the_single_file() {
     taro.open_panel().await;
     taro.press("drop my connection").await;
     taro.connected().await;
-    taro.log_contains("some messages may be missing").await; // it has no history
+    taro.log_contains("Some messages may be missing.").await; // it has no history
     hanako.say("welcome back").await;
     taro.log_contains("welcome back").await;
     taro.press("Leave").await;

@@ -25,7 +25,7 @@ async fn tour(browser: &Browser, look: impl AsyncFn(&str)) {
     look("a refused name").await;
 
     browser.join("quiet", "taro").await;
-    browser.log_contains("quiet").await;
+    browser.log_contains("There are no messages yet.").await;
     look("an empty room").await;
     browser.press("Leave").await;
     look("left").await;
@@ -38,6 +38,9 @@ async fn tour(browser: &Browser, look: impl AsyncFn(&str)) {
     }
     browser.own_are("sent").await;
     look("a conversation").await;
+    hanako.say(&format!("first{}last", "\n".repeat(500))).await;
+    browser.find("button", "Show all").await;
+    look("a tall message").await;
     browser.open_panel().await;
     look("the panel").await;
     browser.fill("Message", &"w".repeat(MAX_MESSAGE + 1)).await;
@@ -65,7 +68,7 @@ async fn tour(browser: &Browser, look: impl AsyncFn(&str)) {
     settles("Redis is away", alert, |alert| !alert.is_empty()).await;
     look("Redis is away").await;
     redis.restart().await; // with nothing in it
-    browser.chip_says("Connected").await;
+    browser.connected().await;
     let gap = "return document.querySelector('.gap') !== null";
     browser.until("a gap", gap).await;
     look("a gap").await;
@@ -76,14 +79,13 @@ async fn tour(browser: &Browser, look: impl AsyncFn(&str)) {
     let nonsense = "const send = WebSocket.prototype.send;
         WebSocket.prototype.send = function () { for (let i = 0; i < 3; i += 1) send.call(this, 'nonsense'); }";
     browser.eval(nonsense).await;
-    browser.chip_says("Stopped").await;
+    browser.chip_says("Stopped · ").await;
     look("stopped").await;
 }
 
 #[tokio::test]
 #[ignore = "needs npm ci --prefix tests/page"]
 async fn axe_and_html_validate_find_no_error_in_any_state() {
-    let browser = Browser::start().await;
     let axe = fs::read_to_string(tool("axe-core/axe.min.js")).expect("axe-core is installed");
     let axe = format!(
         "{axe};
@@ -92,25 +94,33 @@ async fn axe_and_html_validate_find_no_error_in_any_state() {
         axe.run().then((found) => done([found.passes.length, found.violations.map(flat)]), (e) => done([0, [String(e)]]));"
     );
     let pages = tempfile::tempdir().expect("a temporary directory");
-    tour(&browser, async |state| {
-        for scheme in ["light", "dark"] {
-            browser.prefers("prefers-color-scheme", scheme).await;
-            let found = browser.eval_async(&axe).await;
-            assert_eq!(found[1], json!([]), "{state}, {scheme}");
-            assert!(found[0].as_u64() >= Some(30), "it looked: {found}");
-        }
-        // The page's script sets a style for on-screen keyboards, which is not part of the markup.
-        let script = "const page = document.documentElement.cloneNode(true);
-            page.querySelector('body').removeAttribute('style');
-            return page.outerHTML";
-        let html = browser.text(script).await;
-        let file = pages.path().join(format!("{state}.html"));
-        fs::write(file, format!("<!DOCTYPE html>\n{html}\n")).expect("a file can be written");
-    })
-    .await;
+    for language in ["en", "ja"] {
+        let browser = match language {
+            "ja" => Browser::start_japanese().await,
+            _ => Browser::start().await,
+        };
+        tour(&browser, async |state| {
+            for scheme in ["light", "dark"] {
+                browser.prefers("prefers-color-scheme", scheme).await;
+                let found = browser.eval_async(&axe).await;
+                assert_eq!(found[1], json!([]), "{language}, {state}, {scheme}");
+                assert!(found[0].as_u64() >= Some(30), "it looked: {found}");
+            }
+            // The page's script sets a style for on-screen keyboards, which is not part of the markup.
+            let script = "const page = document.documentElement.cloneNode(true);
+                page.querySelector('body').removeAttribute('style');
+                return page.outerHTML";
+            let html = browser.text(script).await;
+            assert!(html.contains(&format!("lang=\"{language}\"")), "{html}");
+            let file = pages.path().join(format!("{state}, {language}.html"));
+            let html = format!("<!DOCTYPE html>\n{html}\n");
+            fs::write(file, html).expect("a file can be written");
+        })
+        .await;
+    }
     let states = fs::read_dir(pages.path()).expect("the states");
     let states: Vec<_> = states.map(|file| file.expect("a file").path()).collect();
-    assert_eq!(states.len(), 15, "{states:?}");
+    assert_eq!(states.len(), 2 * 16, "{states:?}");
 
     let here = env!("CARGO_MANIFEST_DIR");
     let said = Command::new(tool(".bin/html-validate"))
@@ -125,6 +135,6 @@ async fn axe_and_html_validate_find_no_error_in_any_state() {
         String::from_utf8_lossy(&said.stdout)
     );
     println!(
-        "measured: axe-core 0 violations in 15 states, light and dark; html-validate 0 errors"
+        "measured: axe-core 0 violations in 16 states, English and Japanese, light and dark; html-validate 0 errors"
     );
 }
