@@ -377,8 +377,7 @@ async fn is_copied(replica: &Redis) {
     .await;
 }
 
-/// The replica lost its link a while ago. Now it becomes the master, the address leads to it, and the old master stays
-/// up as its replica.
+/// The replica is a master already. Now the address leads to it, and the old master stays up, read-only.
 fn fail_over(old: &Redis, new: &Redis, proxy: &Proxy) -> Instant {
     proxy.lead_to(([127, 0, 0, 1], new.port).into(), Duration::ZERO);
     old.cmd::<()>(&["REPLICAOF", "127.0.0.1", "1"]); // read-only, and it never gets what the new master has
