@@ -368,8 +368,16 @@ async fn master_and_replica() -> (Redis, Redis, Proxy) {
     (master, replica, proxy)
 }
 
-/// The replica lost its link a while ago. Now it becomes the master, the address leads to it, and the old master stays
-/// up as its replica.
+/// Waits until the replica has the first message in the lobby.
+async fn is_copied(replica: &Redis) {
+    eventually("the replica has it", PATIENCE, async || {
+        let length: usize = replica.cmd(&["XLEN", &stream_key("lobby")]);
+        if length == 1 { Ok(()) } else { Err(length) }
+    })
+    .await;
+}
+
+/// The replica is a master already. Now the address leads to it, and the old master stays up, read-only.
 fn fail_over(old: &Redis, new: &Redis, proxy: &Proxy) -> Instant {
     proxy.lead_to(([127, 0, 0, 1], new.port).into(), Duration::ZERO);
     old.cmd::<()>(&["REPLICAOF", "127.0.0.1", "1"]); // read-only, and it never gets what the new master has
@@ -382,11 +390,7 @@ async fn after_a_failover_the_dyno_finds_the_new_master_and_tells_what_is_missin
     let dyno = Dyno::start_with_redis_at(&proxy.redis_url(), &[]).await;
     let mut hanako = dyno.join("lobby", "hanako").await;
     hanako.say("copied").await;
-    eventually("the replica has it", PATIENCE, async || {
-        let length: usize = new.cmd(&["XLEN", &stream_key("lobby")]);
-        if length == 1 { Ok(()) } else { Err(length) }
-    })
-    .await;
+    is_copied(&new).await;
     new.cmd::<()>(&["REPLICAOF", "NO", "ONE"]);
     hanako.say("lost").await; // stored by the old master only
     let switched = fail_over(&old, &new, &proxy);
@@ -412,7 +416,7 @@ async fn a_failover_that_loses_nothing_is_no_gap() {
     let dyno = Dyno::start_with_redis_at(&proxy.redis_url(), &[]).await;
     let mut hanako = dyno.join("lobby", "hanako").await;
     hanako.say("copied").await;
-    old.cmd::<u64>(&["WAIT", "1", "5000"]);
+    is_copied(&new).await;
     new.cmd::<()>(&["REPLICAOF", "NO", "ONE"]);
     fail_over(&old, &new, &proxy);
     // The talk may be the first to find out; then the page sends it again.
