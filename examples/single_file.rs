@@ -1,9 +1,9 @@
 //! The idea in one file: a chat over WebSockets, for several dynos that share one Redis. Read it from top to bottom, in
 //! four steps. Each shortcut is named where it is taken, with the file of `src/` that does better.
 //!
-//!     REDIS_URL=redis://127.0.0.1:6379 PORT=3000 cargo run --example single_file
+//!     REDIS_URL=redis://127.0.0.1:6379 cargo run --example single_file
 //!
-//! It serves the page of the real program, and speaks as much of its protocol (src/protocol/) as that page needs.
+//! It serves the page of the real program, and speaks as much of docs/PROTOCOL.md as that page needs.
 
 #![forbid(unsafe_code)]
 
