@@ -141,7 +141,7 @@ function updateGroup(node) {
 
 // ASCII only: in Japanese no space follows an address, and look-alike letters cannot pose as a known host.
 function withLinks(text) {
-  const parts = [];
+  const pieces = [];
   let from = 0;
   for (const found of text.matchAll(/https?:\/\/[\w\-.~:/?#[\]@!$&'()*+,;=%]+/gi)) {
     let url = found[0];
@@ -152,10 +152,10 @@ function withLinks(text) {
       continue;
     }
     const link = Object.assign(element("a", "", url), { href: url, target: "_blank", rel: "noopener noreferrer nofollow" });
-    parts.push(text.slice(from, found.index), link);
+    pieces.push(text.slice(from, found.index), link);
     from = found.index + url.length;
   }
-  return [...parts, text.slice(from)];
+  return [...pieces, text.slice(from)];
 }
 
 // ---- notes -----------------------------------------------------------------------------------------------------------

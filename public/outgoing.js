@@ -1,7 +1,7 @@
 // Own messages that are not acknowledged yet: kept across reloads, sent one at a time, shown with their state.
 //
-// A pending message: cid, room, text, at (written), since (when the person last asked to send it), sentAt (first sent, 0: not yet),
-// problem ("": none, "failed", "unsure"), why (a sentence).
+// A pending message: cid, room, text, at (written), since (when the person last asked to send it), sentAt (first sent, 0:
+// not yet), problem ("": none, "failed", "unsure"), why (a sentence).
 
 import { $, button, element, now, randomHex, saveTab, tab } from "./common.js";
 import { connection, isFinal, send } from "./connection.js";
@@ -112,7 +112,7 @@ function forget(message) {
 
 // ---- in the list -----------------------------------------------------------------------------------------------------
 
-// Draws all of this room, into an empty list.
+// Draws all messages of this room that are pending. The list is empty.
 export function drawAll() {
   nodes.clear();
   for (const message of pendingHere()) draw(message);

@@ -58,7 +58,7 @@ async fn the_page_is_japanese_where_the_browser_prefers_it() {
 }
 
 #[tokio::test]
-async fn english_words_are_not_seen_on_the_way_to_japanese_ones() {
+async fn english_words_are_not_shown_before_japanese_ones() {
     let browser = Browser::start_japanese().await;
     let dyno = Dyno::start(&[]).await;
     if browser.kind != Kind::Chromium {
