@@ -6,6 +6,7 @@ use crate::support::facts::{HEARTBEAT, SILENCE};
 use crate::support::raw::{self, End, Raw};
 use crate::support::{Client, Dyno, Front, PATIENCE, Redis, heavy, need_descriptors, token};
 use futures_util::future::join_all;
+use nix::sys::signal::Signal;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -20,15 +21,21 @@ const CONNECTIONS: usize = 10_000;
 /// Members of each room.
 const ROOM: usize = 100;
 const LIMIT_KB: u64 = 60_000;
+/// What asking all of them to move may take.
+const MOVE_KB: u64 = 5_000;
 /// Time between two frames of the server: a heartbeat, and a margin for a busy machine.
 const LONGEST_PAUSE: Duration = Duration::from_secs(HEARTBEAT.as_secs() + 15);
 
 async fn joined(dyno: &Dyno, number: usize) -> Raw {
+    joined_with(dyno.addr(), number, &token()).await
+}
+
+async fn joined_with(dyno: SocketAddr, number: usize, token: &str) -> Raw {
     let (room, user) = (number / ROOM, number % ROOM);
     let (room, user) = (format!("room {room}"), format!("n{user}"));
-    let join = join_frame(&room, &user, &token(), None).to_string();
-    let mut raw = Raw::connect(dyno.addr()).await;
-    let upgrade = raw::upgrade_head(&dyno.host(), &[]).into_bytes();
+    let join = join_frame(&room, &user, token, None).to_string();
+    let mut raw = Raw::connect(dyno).await;
+    let upgrade = raw::upgrade_head(&dyno.to_string(), &[]).into_bytes();
     raw.send([upgrade, raw::frame(raw::TEXT, join)].concat())
         .await;
     raw.switched().await;
@@ -92,6 +99,63 @@ async fn ten_thousand_idle_connections_fit_in_sixty_megabytes() {
     assert_eq!(listed, ROOM, "names with a lease in one of the rooms");
     members.shutdown().await;
     base.is_back(&dyno, PATIENCE, LIMIT_KB).await; // every descriptor; the allocator may keep the memory
+}
+
+/// Waits for `move`, joins on `next` with the same token, and closes the first connection. Gives the second one.
+async fn moved(mut raw: Raw, next: SocketAddr, number: usize, token: String) -> Raw {
+    loop {
+        match raw.frame(LONGEST_PAUSE).await.expect("a frame") {
+            (raw::PING, payload) => raw.send(raw::frame(raw::PONG, payload)).await,
+            (raw::TEXT, text) if text == br#"{"kind":"move"}"# => break,
+            _ => {}
+        }
+    }
+    let second = joined_with(next, number, &token).await;
+    raw.send(raw::frame(raw::CLOSE, raw::close_payload(1000, b"")))
+        .await;
+    let (code, _) = raw.closed(PATIENCE).await;
+    assert_eq!(code, 1000);
+    second
+}
+
+#[tokio::test]
+async fn ten_thousand_members_move_in_seconds_and_take_no_memory_for_it() {
+    need_descriptors(CONNECTIONS as u64 + 5_000);
+    let redis = Redis::start(&[]).await;
+    // On a busy machine the clients of this test need longer than the default.
+    let mut old = Dyno::start_on(&redis, &[("GRACE_SECONDS", "300")]).await;
+    let new = Dyno::start_on(&redis, &[]).await;
+    let _turn = heavy(2).await;
+    let mut members = JoinSet::new();
+    for room in 0..CONNECTIONS / ROOM {
+        let everyone = (0..ROOM).map(async |i| {
+            let (number, token) = (room * ROOM + i, token());
+            (joined_with(old.addr(), number, &token).await, number, token)
+        });
+        for (raw, number, token) in join_all(everyone).await {
+            members.spawn(moved(raw, new.addr(), number, token));
+        }
+    }
+    let (before, mut highest) = (old.rss_kb(), 0);
+    let stopped = Instant::now();
+    old.signal(Signal::SIGTERM);
+    while stopped.elapsed() < 5 * SECOND / 2 {
+        highest = highest.max(old.rss_kb()); // the round of `move` frames takes longer than this
+        sleep(SECOND / 20).await;
+    }
+    let status = old.exit(120 * SECOND).await;
+    assert_eq!(status.code(), Some(0), "{}", old.log());
+    let took = stopped.elapsed();
+    let moved = members.join_all().await;
+    assert_eq!(moved.len(), CONNECTIONS);
+    println!(
+        "measured: {CONNECTIONS} members moved and the dyno ended in {took:?}; its RSS {before} kB before, at most \
+         {highest} kB; the other dyno {} kB",
+        new.rss_kb()
+    );
+    assert!(highest < before + MOVE_KB, "{highest} kB after {before} kB");
+    let listed = leases(&redis, "room 7").len();
+    assert_eq!(listed, ROOM, "names with a lease in one of the rooms");
 }
 
 // ---- behind a router that cuts a connection without traffic after 55 seconds, as the platform's does
