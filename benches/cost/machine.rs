@@ -167,8 +167,8 @@ fn pin(mut cores: Range<usize>) {
     let _ = chosen.and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
 }
 
-/// The functions that start servers for tests are async.
-fn wait_for<T>(what: impl Future<Output = T>) -> T {
+/// The functions of the tests are async.
+pub fn wait_for<T>(what: impl Future<Output = T>) -> T {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().build().expect("a runtime");
     runtime.block_on(what)

@@ -113,7 +113,7 @@ fn main() {
         "parts are {:?}",
         PARTS.map(|(name, _)| name)
     );
-    support::need_descriptors(11_000);
+    let _descriptors = machine::wait_for(support::descriptors(11_000));
     machine::pin_driver();
     let parts = PARTS
         .iter()

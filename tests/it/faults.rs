@@ -7,8 +7,8 @@ use crate::support::facts::{GONE, HEARTBEAT, LEASE, channel, names_key, owners_k
 use crate::support::proxy::{Flow, Proxy};
 use crate::support::raw::{self, Raw};
 use crate::support::{
-    Client, Crowd, Dyno, Id, PATIENCE, Page, Redis, Router, TALKATIVE, check, cid, heavy,
-    need_descriptors, token,
+    Client, Crowd, Dyno, Id, PATIENCE, Page, Redis, Router, TALKATIVE, check, cid, descriptors,
+    heavy, token,
 };
 use futures_util::future::join_all;
 use nix::sys::signal::Signal;
@@ -188,7 +188,7 @@ async fn a_frozen_dyno_loses_its_names_and_cannot_talk_under_them() {
 #[tokio::test]
 async fn a_thousand_pages_that_lose_their_dyno_spread_their_reconnects() {
     const PAGES: usize = 1_000;
-    need_descriptors(3_000);
+    let _descriptors = descriptors(3_000).await;
     let _turn = heavy(2).await;
     let redis = Redis::start(&[]).await;
     let mut dynos = dynos(&redis, 2).await;
@@ -342,7 +342,7 @@ async fn send_pongs(clients: &mut [Raw]) {
 #[tokio::test]
 async fn a_dyno_follows_five_thousand_rooms_again_after_a_cut() {
     const ROOMS: usize = 5_000;
-    need_descriptors(ROOMS as u64 + 1_000);
+    let _descriptors = descriptors(ROOMS as u32 + 200).await;
     let _turn = heavy(2).await;
     let redis = Redis::start(&[]).await;
     let (dynos, _, crowd) = crowd_on_two_dynos(&redis, 10).await;

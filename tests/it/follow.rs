@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::support::proxy::{Flow, Proxy};
 use crate::support::{Client, Dyno, PATIENCE, Page, Raw, Redis, Router, TALKATIVE};
-use crate::support::{check, facts, heavy, need_descriptors};
+use crate::support::{check, descriptors, facts, heavy};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -205,7 +205,7 @@ fn reads(redis: &Redis) -> u64 {
 #[tokio::test]
 async fn five_thousand_joins_into_a_room_read_its_stream_once() {
     const JOINS: usize = 5_000;
-    need_descriptors(JOINS as u64 + 500);
+    let _descriptors = descriptors(JOINS as u32 + 100).await;
     let _turn = heavy(2).await;
     let redis = Redis::start(&[]).await;
     let dyno = Dyno::start_on(&redis, &[]).await;

@@ -12,7 +12,7 @@ use crate::support::raw::{
     self, CLOSE, End, PING, PONG, Raw, TEXT, close_payload, fragment, frame,
 };
 use crate::support::{
-    Client, Dyno, PATIENCE, Redis, TALKATIVE, cid, eventually, heavy, need_descriptors, token,
+    Client, Dyno, PATIENCE, Redis, TALKATIVE, cid, descriptors, eventually, heavy, token,
 };
 use abuse::{AbuseTest, BYSTANDERS, attack, connections, cpu, peak_kb};
 use futures_util::future::join_all;
@@ -259,7 +259,7 @@ async fn joins_under_new_names_slow_nobody_down_and_leave_no_names() {
 #[tokio::test]
 async fn slow_requests_and_slow_readers_end_at_their_deadline() {
     const EACH: usize = 100;
-    need_descriptors(2_000);
+    let _descriptors = descriptors(1_000).await;
     let test = AbuseTest::start(&[]).await;
     let addr = test.dyno.addr();
     // The attacks of slowhttptest -H, -B and -X. Each sends until just before the deadline.
@@ -480,8 +480,8 @@ async fn unread_welcomes_share_the_history_and_end_with_4008() {
     const READERS: usize = 1_000; // they join well within the 20 s after which the first is dropped
     // The list of members and the other fields of the welcome; the reader, the tasks and the allocator.
     const EACH_KB: u64 = 16;
+    let _descriptors = descriptors(2 * READERS as u32 + 100).await;
     let turn = heavy(2).await;
-    need_descriptors(2 * READERS as u64 + 1_000);
     let test = AbuseTest::start(&[TALKATIVE]).await;
     let dyno = &test.dyno;
     let talker = talker_in_a_full_room(dyno, "lobby").await;
@@ -524,8 +524,8 @@ async fn what_all_outboxes_hold_together_is_bounded() {
     const ALL_KB: u64 = 64 * 1024;
     // The reader, the tasks and the allocator.
     const EACH_KB: u64 = 16;
+    let _descriptors = descriptors(2 * READERS as u32 + 100).await;
     let turn = heavy(2).await;
-    need_descriptors(2 * READERS as u64 + 1_000);
     let test = AbuseTest::start(&[TALKATIVE]).await;
     let dyno = &test.dyno;
     let mut talker = talker_in_a_full_room(dyno, "lobby").await;

@@ -5,9 +5,7 @@ use crate::support::client::join_frame;
 use crate::support::dyno::{program, refuses_to_boot};
 use crate::support::facts::{JOIN_DEADLINE, MAX_HEAD, MAX_HEADERS};
 use crate::support::raw::{self, ACCEPT, Answer, End, KEY, TEXT, head, http, upgrade_head};
-use crate::support::{
-    Dyno, PATIENCE, Raw, bound_to_us, eventually, free_port, need_descriptors, token,
-};
+use crate::support::{Dyno, PATIENCE, Raw, bound_to_us, descriptors, eventually, free_port, token};
 use futures_util::future::join_all;
 use serde_json::json;
 use std::net::{IpAddr, Ipv6Addr};
@@ -489,7 +487,7 @@ async fn a_megabyte_of_head_and_ten_thousand_headers_are_refused_or_cut() {
 #[tokio::test]
 async fn a_thousand_incomplete_long_heads_take_little_memory_and_delay_nobody() {
     const HEADS: usize = 1_000;
-    need_descriptors(2 * HEADS as u64);
+    let _descriptors = descriptors(HEADS as u32 + 100).await;
     let dyno = Dyno::start(&[("MAX_CONNECTIONS", "2000")]).await;
     let before = dyno.rss_kb();
     let start = Instant::now();

@@ -4,7 +4,7 @@ use crate::support::check::{Base, leases};
 use crate::support::client::{Heard, join_frame};
 use crate::support::facts::{HEARTBEAT, SILENCE};
 use crate::support::raw::{self, End, Raw};
-use crate::support::{Client, Dyno, Front, PATIENCE, Redis, heavy, need_descriptors, token};
+use crate::support::{Client, Dyno, Front, PATIENCE, Redis, descriptors, heavy, token};
 use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -60,7 +60,7 @@ async fn answer_pings(mut raw: Raw, answered_two: Arc<AtomicUsize>) {
 
 #[tokio::test]
 async fn ten_thousand_idle_connections_fit_in_sixty_megabytes() {
-    need_descriptors(CONNECTIONS as u64 + 500);
+    let _descriptors = descriptors(CONNECTIONS as u32 + 100).await;
     let redis = Redis::start(&[]).await;
     let dyno = Dyno::start_on(&redis, &[]).await;
     let base = Base::of(&dyno).await;
@@ -120,7 +120,7 @@ async fn moved(mut raw: Raw, next: SocketAddr, number: usize, token: String) -> 
 
 #[tokio::test]
 async fn ten_thousand_members_move_in_seconds_and_take_no_memory_for_it() {
-    need_descriptors(CONNECTIONS as u64 + 5_000);
+    let _descriptors = descriptors(CONNECTIONS as u32 + 3_000).await;
     let redis = Redis::start(&[]).await;
     // On a busy machine the clients of this test need longer than the default.
     let mut old = Dyno::start_on(&redis, &[("GRACE_SECONDS", "300")]).await;

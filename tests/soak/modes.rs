@@ -4,7 +4,6 @@
 use super::Flags;
 use super::client::{Action, Client};
 use super::simulation::{Simulation, UserRef};
-use super::support::need_descriptors;
 use super::user::User;
 use fastrand::Rng;
 use nix::sys::signal::Signal::{SIGCONT, SIGKILL, SIGSTOP};
@@ -53,7 +52,6 @@ async fn until(users: &[UserRef], fact: impl Fn(&User) -> bool) -> Option<Durati
 }
 
 pub async fn stampede(flags: &Flags) -> usize {
-    need_descriptors(3_000);
     let sim = Simulation::start_with(flags, 2).await;
     sim.router.set(&sim.addrs[..1]);
     let users = start_clients(&sim, PAGES);

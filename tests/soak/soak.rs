@@ -86,13 +86,13 @@ fn main() -> ExitCode {
         }
     }
     build_program(flags.single_file);
-    support::need_descriptors(4_096);
     // One thread: the children end with the thread that started them, and the dynos need the other processors.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime");
     let failures = LocalSet::new().block_on(&runtime, async {
+        let _descriptors = support::descriptors(4_096).await;
         match &*mode {
             "--stampede" => modes::stampede(&flags).await,
             "--status" => modes::status(&flags).await,

@@ -22,6 +22,7 @@ pub mod redis_server;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::net::TcpSocket;
@@ -48,6 +49,31 @@ static PERMITS: Semaphore = Semaphore::const_new(4);
 /// Waits for so many permits: 1 for a test with a browser, 2 for one with hundreds of clients. Dropping gives them back.
 pub async fn heavy(weight: u32) -> SemaphorePermit<'static> {
     PERMITS.acquire_many(weight).await.expect("never closed")
+}
+
+/// Descriptors for tests that do not reserve theirs.
+const UNRESERVED: u32 = 2_000;
+
+/// The hard limit of open files, to which the soft limit is raised, also for child processes; and what of it is free.
+static DESCRIPTORS: LazyLock<(u32, Semaphore)> = LazyLock::new(|| {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let files = Resource::RLIMIT_NOFILE;
+    let (_, hard) = getrlimit(files).expect("the limit of open files can be read");
+    setrlimit(files, hard, hard).expect("the soft limit may rise to the hard one");
+    let limit = hard.min(1_000_000) as u32;
+    let free = limit.saturating_sub(UNRESERVED);
+    (limit, Semaphore::new(free as usize))
+});
+
+/// Reserves file descriptors of this process; waits while other tests hold too many. Before [`heavy`], if both are needed.
+/// Dropping gives them back.
+pub async fn descriptors(needed: u32) -> SemaphorePermit<'static> {
+    let (limit, free) = &*DESCRIPTORS;
+    assert!(
+        needed + UNRESERVED <= *limit,
+        "this test needs {needed} open files, and others {UNRESERVED}; the hard limit is {limit}: raise it (ulimit -Hn)"
+    );
+    free.acquire_many(needed).await.expect("never closed")
 }
 
 /// Where the messages of a test are: in the memory of its one dyno, or in a private Redis.
@@ -144,17 +170,4 @@ pub async fn eventually<T, S: std::fmt::Debug>(
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
-}
-
-/// Raises the limit of open files, also for child processes, to the hard limit; fails if that is below `needed`.
-pub fn need_descriptors(needed: u64) {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let (_, hard) =
-        getrlimit(Resource::RLIMIT_NOFILE).expect("the limit of open files can be read");
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-        .expect("the soft limit may rise to the hard one");
-    assert!(
-        hard >= needed,
-        "this test needs {needed} open files in one process, the hard limit is {hard}: raise it (ulimit -Hn)"
-    );
 }
