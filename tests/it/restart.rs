@@ -113,7 +113,7 @@ async fn sigterm_asks_every_member_to_move_and_asks_again_while_it_serves_them()
     assert!(spread > SECOND / 2, "spread over {spread:?}");
     assert!(dynos[0].is_running());
     drop(members);
-    exits(&mut dynos[0], 3 * SECOND).await;
+    exits(&mut dynos[0], PATIENCE).await;
 }
 
 #[tokio::test]
@@ -134,12 +134,12 @@ async fn a_join_on_a_stopping_dyno_is_answered_by_welcome_and_then_move() {
             client.send(join).await;
         }
         client.joined().await;
-        client.expect_within("move", 3 * SECOND).await;
+        client.expect_within("move", PATIENCE).await;
     }
     assert_eq!(silent.count_heard(is_move), 0, "it has not joined");
     drop(clients);
     silent.expect_close(4400).await; // after the join deadline, as ever
-    exits(&mut dynos[0], 3 * SECOND).await;
+    exits(&mut dynos[0], PATIENCE).await;
 }
 
 #[tokio::test]
@@ -157,7 +157,7 @@ async fn the_dyno_ends_when_its_last_member_has_moved_and_nobody_sees_a_change()
     let mut hanako = hanako.move_to(&dynos[1]).await;
     let moved = Instant::now();
     hanako.welcomed_with(json!({"gap": false, "history": [], "users": ["hanako", "taro"]}));
-    exits(&mut dynos[0], SECOND).await;
+    exits(&mut dynos[0], PATIENCE).await;
     hanako.say("after").await;
     taro.hears("after").await;
     sleep((GONE + SECOND).saturating_sub(moved.elapsed())).await; // a lease that was not renewed would have ended
@@ -450,14 +450,14 @@ async fn a_page_stays_where_it_is_until_a_full_dyno_has_room_for_it() {
     a.signal(Signal::SIGTERM);
     sleep(2 * MOVE_EVERY).await;
     page.say("not stranded");
-    page.all_sent(SECOND).await;
+    page.all_sent(PATIENCE).await;
     taro.hears("not stranded").await;
     taro.quit().await;
     let moved = |life: &crate::support::page::Life| life.moves.len() == 1;
-    page.until("it moves", MOVE_EVERY + SECOND, moved).await;
-    exits(&mut a, SECOND).await;
+    page.until("it moves", MOVE_EVERY + PATIENCE, moved).await;
+    exits(&mut a, PATIENCE).await;
     page.say("on the other dyno");
-    page.all_sent(SECOND).await;
+    page.all_sent(PATIENCE).await;
     assert!(page.life().closes.is_empty(), "{}", page.summary());
     check::pages_saw_everything(&redis, &[page]);
 }
