@@ -11,7 +11,6 @@ use std::{env, fs};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
-use tokio::time::sleep;
 
 use crate::peer::Peer;
 use crate::support::{Bus, Dyno, Redis, TALKATIVE, World, bound_to_us};
@@ -128,13 +127,7 @@ impl Drop for Server {
 /// A dyno on the measured core.
 pub fn start_dyno(redis: Option<&Redis>) -> Dyno {
     measured(|| match redis {
-        Some(redis) => wait_for(async {
-            let dyno = Dyno::start_on(redis, &[TALKATIVE]).await;
-            while !dyno.log().contains("redis=up") {
-                sleep(Duration::from_millis(10)).await;
-            }
-            dyno
-        }),
+        Some(redis) => wait_for(Dyno::start_on(redis, &[TALKATIVE])),
         None => wait_for(Dyno::start(&[TALKATIVE])),
     })
 }

@@ -1,24 +1,16 @@
 //! Tests of what an operator sees: `/healthz`, a log line for each start and end, and a line of metrics every minute.
 
 use crate::support::facts::channel;
-use crate::support::raw::{head, http};
 use crate::support::{Dyno, PATIENCE, Redis, TALKATIVE, eventually};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
-async fn health(dyno: &Dyno) -> Value {
-    let answer = http(dyno.addr(), &head("GET /healthz", &dyno.host(), &[])).await;
-    assert_eq!(answer.status, 200, "also without Redis");
-    assert_eq!(answer.header("Content-Type"), Some("application/json"));
-    serde_json::from_str(answer.text()).expect("JSON")
-}
-
 /// Waits until `/healthz` agrees.
 async fn health_is(dyno: &Dyno, what: &str, fact: impl Fn(&Value) -> bool) {
     eventually(what, PATIENCE, async || {
-        let health = health(dyno).await;
+        let health = dyno.health().await;
         if fact(&health) { Ok(()) } else { Err(health) }
     })
     .await;
@@ -35,7 +27,7 @@ async fn healthz_reports_version_boot_uptime_connections_rooms_and_redis() {
     let hanako = dyno.join("lobby", "花子").await;
     let taro = dyno.join("lobby", "太郎").await;
     let jiro = dyno.join("library", "次郎").await;
-    let seen = health(&dyno).await;
+    let seen = dyno.health().await;
     assert_eq!(seen["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(seen["boot"], hanako.welcome["boot"]);
     health_is(&dyno, "three connections in two rooms", |health| {
@@ -44,7 +36,7 @@ async fn healthz_reports_version_boot_uptime_connections_rooms_and_redis() {
     .await;
     let before = seen["uptime_s"].as_u64().expect("seconds");
     sleep(Duration::from_millis(1_100)).await;
-    assert!(health(&dyno).await["uptime_s"].as_u64() > Some(before));
+    assert!(dyno.health().await["uptime_s"].as_u64() > Some(before));
 
     redis.stop().await;
     redis_is(&dyno, "down").await;
@@ -57,7 +49,7 @@ async fn healthz_reports_version_boot_uptime_connections_rooms_and_redis() {
 #[tokio::test]
 async fn healthz_of_a_single_process_reports_no_redis() {
     let dyno = Dyno::start(&[]).await;
-    assert_eq!(health(&dyno).await["redis"], "none");
+    assert_eq!(dyno.health().await["redis"], "none");
 }
 
 /// Waits for the next line of the log, and gives the log. The dyno must not log anything else meanwhile.

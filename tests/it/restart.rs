@@ -3,14 +3,13 @@
 
 use crate::support::client::{Heard, join_frame};
 use crate::support::facts::*;
-use crate::support::raw::{head, http};
 use crate::support::{
     Client, Crowd, Dyno, PATIENCE, Page, Raw, Redis, Router, TALKATIVE, check, eventually, heavy,
     token,
 };
 use futures_util::future::join_all;
 use nix::sys::signal::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
@@ -333,12 +332,8 @@ async fn spread_ms_grows_with_the_most_connections_that_the_dyno_had() {
     let expected = Some(101 * SPREAD_MS_PER_CONNECTION);
     assert_eq!(spread_ms("hundred and first").await, expected);
     drop(many);
-    let health = async || {
-        let health = http(dyno.addr(), &head("GET /healthz", &dyno.host(), &[])).await;
-        let health: Value = serde_json::from_str(health.text()).expect("JSON");
-        health["connections"].clone()
-    };
-    check::becomes("connections", PATIENCE, json!(0), health).await;
+    let connections = async || dyno.health().await["connections"].clone();
+    check::becomes("connections", PATIENCE, json!(0), connections).await;
     assert_eq!(spread_ms("alone").await, expected, "the most so far");
 }
 

@@ -2,9 +2,9 @@
 //! bystanders in time, and the dyno in memory and descriptors.
 
 use crate::support::check::{Base, becomes};
-use crate::support::{Client, Dyno, PATIENCE, eventually, heavy, raw, token};
+use crate::support::{Client, Dyno, PATIENCE, eventually, heavy, token};
 use futures_util::{StreamExt, future::ready, stream};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::fs;
 use std::net::{self, SocketAddr};
 use std::ops::Range;
@@ -244,12 +244,9 @@ pub fn cpu(dyno: &Dyno) -> Duration {
 
 /// Waits until this many connections are open, as the dyno itself counts them.
 pub async fn connections(dyno: &Dyno, wanted: usize) {
-    let head = raw::head("GET /healthz", &dyno.host(), &[]);
     let what = "this many connections are open";
     becomes(what, 5 * PATIENCE, json!(wanted), async || {
-        let health = raw::http(dyno.addr(), &head).await;
-        let health: Value = serde_json::from_slice(&health.body).expect("health in JSON");
-        health["connections"].clone()
+        dyno.health().await["connections"].clone()
     })
     .await;
 }
