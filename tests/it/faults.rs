@@ -188,8 +188,8 @@ async fn a_frozen_dyno_loses_its_names_and_cannot_talk_under_them() {
 #[tokio::test]
 async fn a_thousand_pages_that_lose_their_dyno_spread_their_reconnects() {
     const PAGES: usize = 1_000;
-    let _descriptors = descriptors(3_000).await;
     let _turn = heavy(2).await;
+    let _descriptors = descriptors(3_000).await;
     let redis = Redis::start(&[]).await;
     let mut dynos = dynos(&redis, 2).await;
     let router = Router::to(&[dynos[0].addr()]);
@@ -342,8 +342,8 @@ async fn send_pongs(clients: &mut [Raw]) {
 #[tokio::test]
 async fn a_dyno_follows_five_thousand_rooms_again_after_a_cut() {
     const ROOMS: usize = 5_000;
-    let _descriptors = descriptors(ROOMS as u32 + 200).await;
     let _turn = heavy(2).await;
+    let _descriptors = descriptors(ROOMS as u32 + 200).await;
     let redis = Redis::start(&[]).await;
     let (dynos, _, crowd) = crowd_on_two_dynos(&redis, 10).await;
     let mut members = vec![];

@@ -205,8 +205,8 @@ fn reads(redis: &Redis) -> u64 {
 #[tokio::test]
 async fn five_thousand_joins_into_a_room_read_its_stream_once() {
     const JOINS: usize = 5_000;
-    let _descriptors = descriptors(JOINS as u32 + 100).await;
     let _turn = heavy(2).await;
+    let _descriptors = descriptors(JOINS as u32 + 100).await;
     let redis = Redis::start(&[]).await;
     let dyno = Dyno::start_on(&redis, &[]).await;
     let first = dyno.join("lobby", "hanako").await;

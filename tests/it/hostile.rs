@@ -480,8 +480,8 @@ async fn unread_welcomes_share_the_history_and_end_with_4008() {
     const READERS: usize = 1_000; // they join well within the 20 s after which the first is dropped
     // The list of members and the other fields of the welcome; the reader, the tasks and the allocator.
     const EACH_KB: u64 = 16;
-    let _descriptors = descriptors(2 * READERS as u32 + 100).await;
     let turn = heavy(2).await;
+    let _descriptors = descriptors(2 * READERS as u32 + 100).await;
     let test = AbuseTest::start(&[TALKATIVE]).await;
     let dyno = &test.dyno;
     let talker = talker_in_a_full_room(dyno, "lobby").await;
@@ -524,8 +524,8 @@ async fn what_all_outboxes_hold_together_is_bounded() {
     const ALL_KB: u64 = 64 * 1024;
     // The reader, the tasks and the allocator.
     const EACH_KB: u64 = 16;
-    let _descriptors = descriptors(2 * READERS as u32 + 100).await;
     let turn = heavy(2).await;
+    let _descriptors = descriptors(2 * READERS as u32 + 100).await;
     let test = AbuseTest::start(&[TALKATIVE]).await;
     let dyno = &test.dyno;
     let mut talker = talker_in_a_full_room(dyno, "lobby").await;

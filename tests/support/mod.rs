@@ -65,8 +65,8 @@ static DESCRIPTORS: LazyLock<(u32, Semaphore)> = LazyLock::new(|| {
     (limit, Semaphore::new(free as usize))
 });
 
-/// Reserves file descriptors of this process; waits while other tests hold too many. Before [`heavy`], if both are needed.
-/// Dropping gives them back.
+/// Reserves file descriptors of this process; waits while other tests hold too many. After [`heavy`], if a test needs
+/// both. Dropping gives them back.
 pub async fn descriptors(needed: u32) -> SemaphorePermit<'static> {
     let (limit, free) = &*DESCRIPTORS;
     assert!(
