@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::clients::Clients;
 use crate::machine::Server;
-use crate::support::Bus;
+use crate::support::Store;
 use crate::table::Limit::{AtMost, Info};
 use crate::table::Row;
 use crate::{Plan, progress};
@@ -15,7 +15,7 @@ const OUTBOX_KB: f64 = 256.0;
 /// Ten thousand clients in rooms of a hundred, who say nothing for a minute.
 pub fn idle(plan: &Plan) -> Vec<Row> {
     let (people, room) = (plan.size(10_000, 100), plan.size(100, 10));
-    let server = Server::chat(Bus::Redis);
+    let server = Server::chat(Store::Redis);
     let base = server.rss();
     let mut clients = Clients::new(server.wire);
     let half = |clients: &mut Clients| {
@@ -67,14 +67,14 @@ pub fn join(plan: &Plan) -> Vec<Row> {
     for turn in plan.repeats() {
         progress(&format!("join {turn}"));
         floors.push(join_all(&Server::floor(), people, ten).0);
-        let (cpu, seconds) = join_all(&Server::chat(Bus::Redis), people, ten);
+        let (cpu, seconds) = join_all(&Server::chat(Store::Redis), people, ten);
         redis.push(cpu);
         wall.push(seconds);
         if plan.single_file {
             continue;
         }
-        one.push(join_all(&Server::chat(Bus::Redis), people, |_| 0).0);
-        alone.push(join_all(&Server::chat(Bus::Alone), people, ten).0);
+        one.push(join_all(&Server::chat(Store::Redis), people, |_| 0).0);
+        alone.push(join_all(&Server::chat(Store::Memory), people, ten).0);
     }
     let grown: Vec<_> = one.iter().zip(&redis).map(|(one, ten)| one / ten).collect();
     let mut row = |what: &str, values, limit, floors: &[f64]| {
@@ -128,7 +128,7 @@ fn join_all(server: &Server, people: usize, room: impl Fn(usize) -> usize) -> (f
 /// Readers that stop reading. They are sent more than the buffers of the kernel and their outbox hold.
 pub fn stuck(plan: &Plan) -> Vec<Row> {
     let (reading, stuck, rounds) = (10, plan.size(100, 5), 500);
-    let server = Server::chat(Bus::Redis);
+    let server = Server::chat(Store::Redis);
     let mut clients = Clients::join_all(&server, reading + stuck, |_| 0);
     let round = |clients: &mut Clients| {
         (0..reading).for_each(|speaker| clients.send(speaker, 1));

@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use crate::clients::Clients;
 use crate::machine::{Server, Wire, start_dyno};
-use crate::support::{Bus, Redis};
+use crate::support::{Redis, Store};
 use crate::table::Limit::AtMost;
 use crate::table::Row;
 use crate::{Plan, progress};
 
 pub fn between(plan: &Plan) -> Vec<Row> {
     let (readers, per_second) = (plan.size(100, 5), plan.size(1_000, 50));
-    let server = Server::chat(Bus::Redis);
+    let server = Server::chat(Store::Redis);
     let other = start_dyno(Some(server.redis()));
     let (mut p50, mut p99, mut few, mut many) = <(Vec<_>, Vec<_>, Vec<_>, Vec<_>)>::default();
     // Ten clients send on one dyno, and one reads on the other: only its delays count.

@@ -2,13 +2,13 @@
 
 use crate::load::Load;
 use crate::machine::Server;
-use crate::support::Bus;
+use crate::support::Store;
 use crate::table::Limit::{AtLeast, AtMost, FloorPlus, Info, TimesFloor};
 use crate::table::{Row, median};
 use crate::{Plan, progress};
 
 fn chat_and_floor(plan: &Plan, people: usize) -> (Load, Load) {
-    let chat = Load::new(plan, Server::chat(Bus::Redis), people, |_| 0);
+    let chat = Load::new(plan, Server::chat(Store::Redis), people, |_| 0);
     (chat, Load::new(plan, Server::floor(), people, |_| 0))
 }
 
@@ -105,7 +105,7 @@ pub fn readers(plan: &Plan) -> Vec<Row> {
                     load.at_rate(per_second, plan.time(3.0, 0.3), *people, |n| n % people);
                 measured.cpu_per_delivery()
             };
-            cost.push(measure(Server::chat(Bus::Redis)));
+            cost.push(measure(Server::chat(Store::Redis)));
             bare.push(measure(Server::floor()));
         }
         let what = format!("{people} readers, {per_second} messages/s: CPU per delivery, µs");

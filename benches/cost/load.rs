@@ -15,7 +15,7 @@ pub struct Load {
     pub clients: Clients,
 }
 
-/// What the server and the clients needed for some messages.
+/// The measured CPU time, duration and delays for a number of messages.
 pub struct Measurement {
     pub deliveries: f64,
     /// CPU time of the server, in µs.
@@ -33,7 +33,7 @@ impl Measurement {
         self.cpu / self.deliveries
     }
 
-    /// The delay in ms that so many of a thousand deliveries do not exceed.
+    /// The delay in ms that `of_thousand` of 1,000 deliveries do not exceed (500: the median).
     pub fn delay(&self, of_thousand: usize) -> f64 {
         self.delays[(self.delays.len() - 1) * of_thousand / 1000] / 1000.0
     }

@@ -1,5 +1,5 @@
-//! The machine: one core for the measured server, one for everything else. The measured servers, each a process of
-//! its own, and the figures that the kernel has of a process.
+//! Pins the measured server to one core and everything else to the other. Starts the measured servers, and reads the
+//! kernel's figures for each process.
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,7 +13,7 @@ use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
 
 use crate::peer::Peer;
-use crate::support::{Bus, Dyno, Redis, TALKATIVE, World, bound_to_us};
+use crate::support::{Dyno, Redis, Store, TALKATIVE, World, bound_to_us};
 
 /// The core of the server. Redis and the clients share the other one.
 const MEASURED: usize = 0;
@@ -27,7 +27,7 @@ pub enum Wire {
     Peer(&'static Peer),
 }
 
-/// A measured process, and what it needs.
+/// A measured process: its protocol, address and pid, and its Redis if it is the chat.
 pub struct Server {
     pub wire: Wire,
     pub addr: SocketAddr,
@@ -39,8 +39,8 @@ pub struct Server {
 
 impl Server {
     /// The program itself, without or with a private Redis, without a rate limit.
-    pub fn chat(bus: Bus) -> Server {
-        let redis = (bus == Bus::Redis).then(|| wait_for(Redis::start(&[])));
+    pub fn chat(store: Store) -> Server {
+        let redis = (store == Store::Redis).then(|| wait_for(Redis::start(&[])));
         let dyno = start_dyno(redis.as_ref());
         let (wire, addr, pid) = (Wire::Chat, dyno.addr(), dyno.pid());
         let world = Some(World { dyno, redis });

@@ -37,7 +37,7 @@ use table::{Limit, Row};
 /// With this argument, this program is the floor.
 pub const FLOOR: &str = "--serve-floor";
 
-/// How much is measured.
+/// The options of this run.
 pub struct Plan {
     pub short: bool,
     /// Not the program, but `examples/single_file.rs`.

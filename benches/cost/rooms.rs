@@ -1,8 +1,8 @@
-//! Many small rooms: what a delivery costs, and that it costs the same with more rooms.
+//! Many small rooms: the cost of a delivery, and that more rooms do not raise it.
 
 use crate::load::Load;
 use crate::machine::Server;
-use crate::support::Bus;
+use crate::support::Store;
 use crate::table::Limit::{AtMost, Info, TimesFloor};
 use crate::table::{Limit, Row, median};
 use crate::{Plan, progress};
@@ -47,7 +47,7 @@ fn measure(plan: &Plan, part: &'static str, rooms: usize, size: usize, limit: Li
             let measured = load.at_rate(per_second, plan.time(5.0, 0.3), size, speaker);
             measured.cpu_per_delivery()
         };
-        cost.push(measure(Server::chat(Bus::Redis)));
+        cost.push(measure(Server::chat(Store::Redis)));
         bare.push(measure(Server::floor()));
     }
     let what = format!("{rooms} rooms of {size}, {per_second} messages/s: CPU per delivery, µs");

@@ -8,7 +8,7 @@ use std::{env, fs, thread};
 
 use crate::machine::{Server, anywhere, measured};
 use crate::support::dyno::program;
-use crate::support::{Bus, bound_to_us, free_port};
+use crate::support::{Store, bound_to_us, free_port};
 use crate::table::Limit::AtMost;
 use crate::table::Row;
 use crate::{Plan, progress};
@@ -16,7 +16,7 @@ use crate::{Plan, progress};
 pub fn start(plan: &Plan) -> Vec<Row> {
     progress("start");
     let listening = (0..plan.size(20, 2)).map(|_| listening()).collect();
-    let world = Server::chat(Bus::Redis);
+    let world = Server::chat(Store::Redis);
     let mut rows = vec![
         Row::new("start", "listens after, ms", listening, AtMost(20.0)),
         Row::new(

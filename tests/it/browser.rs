@@ -1,8 +1,8 @@
 //! Tests of the page in a real browser, against real dynos and a real Redis. All of them run in Chromium; `story` also
 //! runs in Firefox and WebKit, `returning` and `japanese` in Firefox: `tests/run --browsers all`.
 //!
-//! Where time has to pass, the page's clock is moved on. That something does not happen is shown by an event that comes
-//! after it. The other members of a room are plain sockets.
+//! A test that needs time to pass moves the page's clock forward. To show that something does not happen, a test waits
+//! for a later event. The other members of a room are plain sockets.
 
 mod connection;
 mod cost;
@@ -22,7 +22,7 @@ mod tools;
 
 use crate::support::facts::{MAX_MESSAGE, MAX_NAME, MAX_ROOM, names_key, owners_key, stream_key};
 use crate::support::proxy::{Flow, Proxy};
-use crate::support::{Bus, Dyno, Front, Id, PATIENCE, Redis, TALKATIVE, World, check, token};
+use crate::support::{Dyno, Front, Id, PATIENCE, Redis, Store, TALKATIVE, World, check, token};
 use driver::{Browser, Kind};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -47,12 +47,12 @@ fn page_at(addr: SocketAddr) -> String {
 
 /// A dyno without Redis, and a browser that shows its page.
 async fn one_browser() -> (World, Browser) {
-    world_in_browser(Bus::Alone, &[TALKATIVE]).await
+    world_in_browser(Store::Memory, &[TALKATIVE]).await
 }
 
-async fn world_in_browser(bus: Bus, vars: &[(&str, &str)]) -> (World, Browser) {
+async fn world_in_browser(store: Store, vars: &[(&str, &str)]) -> (World, Browser) {
     let browser = Browser::start().await;
-    let world = World::start(bus, vars).await;
+    let world = World::start(store, vars).await;
     browser.open(&page_at(world.dyno.addr())).await;
     (world, browser)
 }
@@ -60,7 +60,7 @@ async fn world_in_browser(bus: Bus, vars: &[(&str, &str)]) -> (World, Browser) {
 /// A browser whose connection to the dyno can fall silent.
 async fn browser_behind_proxy() -> (World, Proxy, Browser) {
     let browser = Browser::start().await;
-    let world = World::talkative(Bus::Redis).await;
+    let world = World::talkative(Store::Redis).await;
     let proxy = Proxy::to(world.dyno.addr()).await;
     browser.open(&page_at(proxy.addr)).await;
     (world, proxy, browser)

@@ -1,5 +1,5 @@
 //! Abuse tests: a dyno is attacked while a normal conversation runs, which must not be slowed down. Each prints the
-//! dyno's memory before, at most and after. `http.rs` and `protocol.rs` prove the answer to each kind of bad input.
+//! dyno's memory: before, the maximum, and after. `http.rs` and `protocol.rs` prove the answer to each kind of bad input.
 
 mod abuse;
 

@@ -24,7 +24,7 @@ static TEN_THOUSAND: Mutex<()> = Mutex::const_new(());
 /// Members of each room.
 const ROOM: usize = 100;
 const LIMIT_KB: u64 = 60_000;
-/// What asking all of them to move may take.
+/// Memory in kB that a dyno may use to ask all connections to move.
 const MOVE_KB: u64 = 5_000;
 /// Time between two frames of the server: a heartbeat, and a margin for a busy machine.
 const LONGEST_PAUSE: Duration = Duration::from_secs(HEARTBEAT.as_secs() + 15);

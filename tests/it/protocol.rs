@@ -1,11 +1,13 @@
-//! The wire protocol, without and with Redis: what a welcome holds, what becomes of a talk, who owns a name, and the
+//! The wire protocol, without and with Redis: what a welcome holds, what happens to a message, who owns a name, and the
 //! answer to everything that a page must not send.
 
 use crate::support::broken_frames::{broken_frames, ping_of_length};
 use crate::support::client::join_frame;
 use crate::support::facts::*;
 use crate::support::raw::{CLOSE, End, PING, PONG, TEXT, close_payload, fragment, frame};
-use crate::support::{Bus, Client, Dyno, Id, PATIENCE, Raw, World, check, cid, eventually, token};
+use crate::support::{
+    Client, Dyno, Id, PATIENCE, Raw, Store, World, check, cid, eventually, token,
+};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -15,7 +17,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-on_both_buses!(
+on_both_stores!(
     // the welcome
     a_welcome_has_every_field_that_a_page_needs,
     the_server_makes_a_token_only_for_a_join_without_one,
@@ -73,8 +75,8 @@ fn newest(said: &[Value]) -> &[Value] {
 
 // ---- the welcome
 
-async fn a_welcome_has_every_field_that_a_page_needs(bus: Bus) {
-    let world = World::start(bus, &[]).await;
+async fn a_welcome_has_every_field_that_a_page_needs(store: Store) {
+    let world = World::start(store, &[]).await;
     let token = token();
     let hanako = world.resume("花子", &token, None).await;
     let welcome = hanako.welcome.as_object().expect("an object");
@@ -99,14 +101,14 @@ async fn a_welcome_has_every_field_that_a_page_needs(bus: Bus) {
     let boot = |client: &Client| client.welcome["boot"].as_str().map(str::to_string);
     assert!(boot(&hanako).is_some_and(|b| b.len() >= 8), "{welcome:?}");
 
-    let named = World::start(bus, &[("DYNO", "web.2")]).await;
+    let named = World::start(store, &[("DYNO", "web.2")]).await;
     let taro = named.join("太郎").await;
     taro.welcomed_with(json!({"dyno": "web.2"}));
     assert_ne!(boot(&taro), boot(&hanako), "each process has a boot id");
 }
 
-async fn the_server_makes_a_token_only_for_a_join_without_one(bus: Bus) {
-    let world = World::start(bus, &[]).await;
+async fn the_server_makes_a_token_only_for_a_join_without_one(store: Store) {
+    let world = World::start(store, &[]).await;
     let mut hanako = world.dyno.connect().await;
     let join = json!({"kind": "join", "room": "lobby", "user": "花子"});
     hanako.send(join).await;
@@ -126,8 +128,8 @@ async fn the_server_makes_a_token_only_for_a_join_without_one(bus: Bus) {
     }
 }
 
-async fn a_newcomer_gets_the_last_fifty_messages(bus: Bus) {
-    let world = World::talkative(bus).await;
+async fn a_newcomer_gets_the_last_fifty_messages(store: Store) {
+    let world = World::talkative(store).await;
     let mut hanako = world.join("花子").await;
     let said = hanako.say_many(60).await;
     let taro = world.join("太郎").await;
@@ -137,8 +139,8 @@ async fn a_newcomer_gets_the_last_fifty_messages(bus: Bus) {
     world.saw_everything(&taro);
 }
 
-async fn a_page_that_reconnects_gets_exactly_the_messages_it_missed(bus: Bus) {
-    let world = World::talkative(bus).await;
+async fn a_page_that_reconnects_gets_exactly_the_messages_it_missed(store: Store) {
+    let world = World::talkative(store).await;
     let mut hanako = world.join("花子").await;
     let mut taro = world.join("太郎").await;
     hanako.say("before").await;
@@ -154,8 +156,8 @@ async fn a_page_that_reconnects_gets_exactly_the_messages_it_missed(bus: Bus) {
     world.saw_everything(&taro);
 }
 
-async fn an_unknown_last_id_is_a_gap(bus: Bus) {
-    let world = World::talkative(bus).await;
+async fn an_unknown_last_id_is_a_gap(store: Store) {
+    let world = World::talkative(store).await;
     let mut hanako = world.join("花子").await;
     let said = hanako.say_many(60).await;
     let taro = world.resume("太郎", &token(), Some("1-1")).await;
@@ -166,8 +168,8 @@ async fn an_unknown_last_id_is_a_gap(bus: Bus) {
     jiro.welcomed_with(json!({"gap": true, "last": id(&said[59])}));
 }
 
-async fn last_0_0_is_a_gap_only_after_trimming(bus: Bus) {
-    let world = World::talkative(bus).await;
+async fn last_0_0_is_a_gap_only_after_trimming(store: Store) {
+    let world = World::talkative(store).await;
     let mut hanako = world.resume("花子", &token(), Some("0-0")).await;
     hanako.welcomed_with(json!({"gap": false, "last": "0-0"}));
     let said = hanako.say_many(60).await;
@@ -175,8 +177,8 @@ async fn last_0_0_is_a_gap_only_after_trimming(bus: Bus) {
     taro.welcomed_with(json!({"gap": false, "history": said}));
 }
 
-async fn a_last_id_older_than_the_trimmed_stream_is_a_gap(bus: Bus) {
-    let world = World::talkative(bus).await;
+async fn a_last_id_older_than_the_trimmed_stream_is_a_gap(store: Store) {
+    let world = World::talkative(store).await;
     let mut hanako = world.join("花子").await;
     let said = hanako.say_many(HISTORY + 500).await;
     let taros = token();
@@ -194,8 +196,8 @@ async fn a_last_id_older_than_the_trimmed_stream_is_a_gap(bus: Bus) {
     world.saw_everything(&hanako);
 }
 
-async fn a_room_full_of_the_longest_messages_can_be_joined(bus: Bus) {
-    let world = World::talkative(bus).await;
+async fn a_room_full_of_the_longest_messages_can_be_joined(store: Store) {
+    let world = World::talkative(store).await;
     let mut hanako = world.join("花子").await;
     let mut said = vec![];
     for i in 0..120 {
@@ -218,8 +220,8 @@ async fn a_room_full_of_the_longest_messages_can_be_joined(bus: Bus) {
     world.saw_everything(&hanako);
 }
 
-async fn reconnecting_without_new_messages_replays_nothing(bus: Bus) {
-    let world = World::start(bus, &[]).await;
+async fn reconnecting_without_new_messages_replays_nothing(store: Store) {
+    let world = World::start(store, &[]).await;
     let mut hanako = world.join("花子").await;
     // The first round is in an empty room, the second has seen one message.
     for _ in 0..2 {
@@ -233,8 +235,8 @@ async fn reconnecting_without_new_messages_replays_nothing(bus: Bus) {
 
 // ---- talks
 
-async fn everyone_receives_the_same_frame_for_a_talk(bus: Bus) {
-    let world = World::start(bus, &[]).await;
+async fn everyone_receives_the_same_frame_for_a_talk(store: Store) {
+    let world = World::start(store, &[]).await;
     let mut hanako = world.join("花子").await;
     let mut taro = world.join("太郎").await;
     let mut talk = json!({"kind": "talk", "message": "こんにちは", "cid": "3f2a9c0d11e04b57"});
@@ -266,8 +268,8 @@ async fn everyone_receives_the_same_frame_for_a_talk(bus: Bus) {
     world.saw_everything(&taro);
 }
 
-async fn text_is_trimmed_and_crlf_becomes_lf(bus: Bus) {
-    let world = World::start(bus, &[]).await;
+async fn text_is_trimmed_and_crlf_becomes_lf(store: Store) {
+    let world = World::start(store, &[]).await;
     let mut hanako = world.join("花子").await;
     for (sent, shown) in [
         ("  a  b\t", "a  b"),
@@ -281,8 +283,8 @@ async fn text_is_trimmed_and_crlf_becomes_lf(bus: Bus) {
     }
 }
 
-async fn texts_with_control_characters_are_refused(bus: Bus) {
-    let world = World::start(bus, &[]).await;
+async fn texts_with_control_characters_are_refused(store: Store) {
+    let world = World::start(store, &[]).await;
     let token = token();
     for bad in [
         "a\0b",
@@ -300,8 +302,8 @@ async fn texts_with_control_characters_are_refused(bus: Bus) {
     }
 }
 
-async fn length_is_counted_in_code_points_after_trimming(bus: Bus) {
-    let world = World::talkative(bus).await;
+async fn length_is_counted_in_code_points_after_trimming(store: Store) {
+    let world = World::talkative(store).await;
     let mut hanako = world.join("花子").await;
     let most = |text: &str| text.repeat(MAX_MESSAGE);
     for text in [most("😀"), most("a"), most("あ"), "a".repeat(900)] {
@@ -322,8 +324,8 @@ async fn length_is_counted_in_code_points_after_trimming(bus: Bus) {
     hanako.say("the connection is still open").await;
 }
 
-async fn texts_without_a_visible_character_are_empty(bus: Bus) {
-    let world = World::talkative(bus).await;
+async fn texts_without_a_visible_character_are_empty(store: Store) {
+    let world = World::talkative(store).await;
     let mut hanako = world.join("花子").await;
     for text in [
         "\u{200b}",
@@ -342,8 +344,8 @@ async fn texts_without_a_visible_character_are_empty(bus: Bus) {
     }
 }
 
-async fn a_talk_sent_twice_is_shown_once(bus: Bus) {
-    let world = World::talkative(bus).await;
+async fn a_talk_sent_twice_is_shown_once(store: Store) {
+    let world = World::talkative(store).await;
     let mut hanako = world.join("花子").await;
     let mut taro = world.join("太郎").await;
     hanako.talk_as("once", "c1").await;
@@ -368,8 +370,8 @@ async fn a_talk_sent_twice_is_shown_once(bus: Bus) {
     world.saw_everything(&taro);
 }
 
-async fn a_resend_of_an_older_talk_is_acknowledged_to_its_sender_only(bus: Bus) {
-    let world = World::talkative(bus).await;
+async fn a_resend_of_an_older_talk_is_acknowledged_to_its_sender_only(store: Store) {
+    let world = World::talkative(store).await;
     let mut taro = world.join("太郎").await;
     let mut hanako = world.join("花子").await;
     let token = hanako.token.clone();
@@ -408,8 +410,8 @@ async fn a_resend_of_an_older_talk_is_acknowledged_to_its_sender_only(bus: Bus) 
     world.saw_everything(&taro);
 }
 
-async fn equal_cids_of_two_members_are_two_talks(bus: Bus) {
-    let world = World::start(bus, &[]).await;
+async fn equal_cids_of_two_members_are_two_talks(store: Store) {
+    let world = World::start(store, &[]).await;
     let mut hanako = world.join("花子").await;
     let mut taro = world.join("太郎").await;
     hanako.talk_as("hers", "same").await;
@@ -419,8 +421,8 @@ async fn equal_cids_of_two_members_are_two_talks(bus: Bus) {
     hanako.hears_all(&["hers", "his"]).await;
 }
 
-async fn rooms_are_separate(bus: Bus) {
-    let world = World::start(bus, &[]).await;
+async fn rooms_are_separate(store: Store) {
+    let world = World::start(store, &[]).await;
     let mut hanako = world.join("花子").await;
     let mut other = world.dyno.join("library", "花子").await; // another token: names belong to rooms
     hanako.say("in the lobby").await;
@@ -431,9 +433,9 @@ async fn rooms_are_separate(bus: Bus) {
     assert_eq!(hanako.members().0, ["花子"]);
 }
 
-async fn talks_above_the_rate_limit_get_slow_down(bus: Bus) {
+async fn talks_above_the_rate_limit_get_slow_down(store: Store) {
     const TALKS: usize = TALK_BURST + 15;
-    let world = World::start(bus, &[]).await;
+    let world = World::start(store, &[]).await;
     let (mut hanako, start) = (world.join("花子").await, Instant::now());
     let cids: Vec<String> = (0..TALKS).map(|_| cid()).collect();
     for cid in &cids {
@@ -465,8 +467,8 @@ async fn talks_above_the_rate_limit_get_slow_down(bus: Bus) {
     hanako.hears(again).await;
 }
 
-async fn twenty_refused_talks_in_a_row_close_the_connection(bus: Bus) {
-    let world = World::start(bus, &[]).await;
+async fn twenty_refused_talks_in_a_row_close_the_connection(store: Store) {
+    let world = World::start(store, &[]).await;
     let mut taro = world.join("太郎").await;
     let (mut hanako, start) = (world.join("花子").await, Instant::now());
     let mut cids = vec![];
@@ -506,8 +508,8 @@ fn burst_after(start: Instant) -> usize {
 
 // ---- names and rooms
 
-async fn invalid_names_and_rooms_are_refused(bus: Bus) {
-    let world = World::start(bus, &[]).await;
+async fn invalid_names_and_rooms_are_refused(store: Store) {
+    let world = World::start(store, &[]).await;
     let dyno = &world.dyno;
     let blank = ["", "   "];
     let invisible = [
@@ -557,8 +559,8 @@ async fn invalid_names_and_rooms_are_refused(bus: Bus) {
     first.say("ok").await;
 }
 
-async fn valid_names_of_many_scripts_are_accepted(bus: Bus) {
-    let world = World::start(bus, &[]).await;
+async fn valid_names_of_many_scripts_are_accepted(store: Store) {
+    let world = World::start(store, &[]).await;
     for (asked, shown) in [
         ("花子", "花子"),
         (" taro yamada ", "taro yamada"),
@@ -591,8 +593,8 @@ async fn valid_names_of_many_scripts_are_accepted(bus: Bus) {
     }
 }
 
-async fn a_name_belongs_to_its_token(bus: Bus) {
-    let world = World::start(bus, &[]).await;
+async fn a_name_belongs_to_its_token(store: Store) {
+    let world = World::start(store, &[]).await;
     let hanako = world.join("花子").await;
     world.name_is_taken("花子").await;
     let mut tab = world.resume("花子", &hanako.token, None).await;
@@ -605,8 +607,8 @@ async fn a_name_belongs_to_its_token(bus: Bus) {
     tab.saw_no_change_since(0);
 }
 
-async fn names_and_rooms_that_fold_alike_are_the_same(bus: Bus) {
-    let world = World::start(bus, &[]).await;
+async fn names_and_rooms_that_fold_alike_are_the_same(store: Store) {
+    let world = World::start(store, &[]).await;
     let mut taro = world.dyno.join("Lobby", "Ｔａｒｏ").await;
     taro.welcomed_with(json!({"room": "lobby", "user": "Ｔａｒｏ"}));
     for alike in ["taro", "TARO", "ｔＡｒo"] {
@@ -634,8 +636,8 @@ async fn names_and_rooms_that_fold_alike_are_the_same(bus: Bus) {
     }
 }
 
-async fn quit_frees_the_name_at_once(bus: Bus) {
-    let world = World::start(bus, &[]).await;
+async fn quit_frees_the_name_at_once(store: Store) {
+    let world = World::start(store, &[]).await;
     let _taro = world.join("太郎").await;
     for _ in 0..3 {
         world.join("花子").await.quit().await; // a new token each time
@@ -643,8 +645,8 @@ async fn quit_frees_the_name_at_once(bus: Bus) {
     world.dyno.connect().await.quit().await; // before the join
 }
 
-async fn a_name_is_free_after_its_last_tab_quits(bus: Bus) {
-    let world = World::start(bus, &[]).await;
+async fn a_name_is_free_after_its_last_tab_quits(store: Store) {
+    let world = World::start(store, &[]).await;
     let mut taro = world.join("太郎").await;
     let first = world.join("花子").await;
     let second = world.resume("花子", &first.token, None).await;
@@ -656,8 +658,8 @@ async fn a_name_is_free_after_its_last_tab_quits(bus: Bus) {
     world.join("花子").await;
 }
 
-async fn a_name_stays_leased_for_a_while_after_its_connection_ends(bus: Bus) {
-    let world = World::start(bus, &[]).await;
+async fn a_name_stays_leased_for_a_while_after_its_connection_ends(store: Store) {
+    let world = World::start(store, &[]).await;
     let mut taro = world.join("太郎").await;
     let hanako = world.join("花子").await;
     taro.expect_members(&["太郎", "花子"]).await;
@@ -679,8 +681,8 @@ async fn a_name_stays_leased_for_a_while_after_its_connection_ends(bus: Bus) {
     world.names_are(&["太郎", "花子"]).await;
 }
 
-async fn members_see_who_joins_and_who_leaves(bus: Bus) {
-    let world = World::start(bus, &[]).await;
+async fn members_see_who_joins_and_who_leaves(store: Store) {
+    let world = World::start(store, &[]).await;
     let (two, three) = (["hanako", "taro"], ["hanako", "jiro", "taro"]);
     let soon = MEMBERS_SHOWN_WITHIN;
     let mut taro = world.join("taro").await;
@@ -699,10 +701,10 @@ async fn members_see_who_joins_and_who_leaves(bus: Bus) {
     taro.saw_no_change_since(frames); // a list is sent only when it changed
 }
 
-async fn a_list_of_members_is_cut_at_its_maximum_but_the_count_is_exact(bus: Bus) {
+async fn a_list_of_members_is_cut_at_its_maximum_but_the_count_is_exact(store: Store) {
     const MEMBERS: usize = MAX_LIST + 5;
     let _turn = crate::support::heavy(2).await;
-    let world = World::start(bus, &[]).await;
+    let world = World::start(store, &[]).await;
     let all: Vec<String> = (0..MEMBERS).map(|i| format!("n{i:03}")).collect();
     let mut clients = vec![];
     for name in &all {
@@ -723,8 +725,8 @@ async fn a_list_of_members_is_cut_at_its_maximum_but_the_count_is_exact(bus: Bus
     assert!(frames <= 60, "{frames} lists for {MEMBERS} joins");
 }
 
-async fn twenty_fast_reloads_are_one_member(bus: Bus) {
-    let world = World::start(bus, &[]).await;
+async fn twenty_fast_reloads_are_one_member(store: Store) {
+    let world = World::start(store, &[]).await;
     let mut taro = world.join("太郎").await;
     let mut hanako = world.join("花子").await;
     taro.expect_members(&["太郎", "花子"]).await;
@@ -754,8 +756,8 @@ fn with_each(valid: &Value, invalid: &Value) -> Vec<Value> {
     frames
 }
 
-async fn the_third_bad_message_closes_the_connection(bus: Bus) {
-    let world = World::start(bus, &[]).await;
+async fn the_third_bad_message_closes_the_connection(store: Store) {
+    let world = World::start(store, &[]).await;
     let dyno = &world.dyno;
     let brackets = "[".repeat(200) + &"]".repeat(200);
     let no_object = ["hello", "", "[]", "null", "5", "\"talk\"", "{}"];
@@ -800,8 +802,8 @@ async fn the_third_bad_message_closes_the_connection(bus: Bus) {
     patient.say("after two bad messages").await;
 }
 
-async fn unknown_fields_are_ignored(bus: Bus) {
-    let world = World::start(bus, &[]).await;
+async fn unknown_fields_are_ignored(store: Store) {
+    let world = World::start(store, &[]).await;
     let mut hanako = world.dyno.connect().await;
     let token = token();
     let join =
@@ -817,8 +819,8 @@ async fn unknown_fields_are_ignored(bus: Bus) {
     hanako.expect_kind("tick").await;
 }
 
-async fn a_duplicate_key_is_a_bad_message(bus: Bus) {
-    let world = World::start(bus, &[]).await;
+async fn a_duplicate_key_is_a_bad_message(store: Store) {
+    let world = World::start(store, &[]).await;
     let mut hanako = world.join("花子").await;
     for duplicate in [
         r#"{"kind":"talk","message":"first","cid":"c1","message":"last"}"#,
@@ -830,8 +832,8 @@ async fn a_duplicate_key_is_a_bad_message(bus: Bus) {
     hanako.say("still here").await;
 }
 
-async fn an_array_of_the_fields_is_a_bad_message(bus: Bus) {
-    let world = World::start(bus, &[]).await;
+async fn an_array_of_the_fields_is_a_bad_message(store: Store) {
+    let world = World::start(store, &[]).await;
     let mut hanako = world.join("花子").await;
     for array in [r#"["talk","hello","c1"]"#, r#" ["quit"]"#] {
         hanako.send_text(array).await;
@@ -840,8 +842,8 @@ async fn an_array_of_the_fields_is_a_bad_message(bus: Bus) {
     hanako.say("still here").await;
 }
 
-async fn a_join_with_an_invalid_field_is_a_bad_message(bus: Bus) {
-    let world = World::start(bus, &[]).await;
+async fn a_join_with_an_invalid_field_is_a_bad_message(store: Store) {
+    let world = World::start(store, &[]).await;
     let dyno = &world.dyno;
     let word = |length: usize| "x".repeat(length);
     let (short, long) = (word(TOKEN.start() - 1), word(TOKEN.end() + 1));
@@ -869,8 +871,8 @@ async fn a_join_with_an_invalid_field_is_a_bad_message(bus: Bus) {
     client.join("lobby", "花子", &token(), None).await;
 }
 
-async fn binary_messages_are_closed_with_1003(bus: Bus) {
-    let world = World::start(bus, &[]).await;
+async fn binary_messages_are_closed_with_1003(store: Store) {
+    let world = World::start(store, &[]).await;
     let mut joined = world.join("花子").await;
     let ping = Message::binary(&b"{\"kind\":\"ping\"}"[..]);
     joined.send_message(ping).await;
@@ -880,8 +882,8 @@ async fn binary_messages_are_closed_with_1003(bus: Bus) {
     not_joined.expect_close(1003).await;
 }
 
-async fn a_second_join_and_a_talk_before_the_join_are_closed_with_4400(bus: Bus) {
-    let world = World::start(bus, &[]).await;
+async fn a_second_join_and_a_talk_before_the_join_are_closed_with_4400(store: Store) {
+    let world = World::start(store, &[]).await;
     let mut hanako = world.join("花子").await;
     let again = join_frame("lobby", "花子", &hanako.token, None);
     hanako.send(again).await;
@@ -893,8 +895,8 @@ async fn a_second_join_and_a_talk_before_the_join_are_closed_with_4400(bus: Bus)
     newcomer.welcomed_with(json!({"history": []}));
 }
 
-async fn a_connection_that_does_not_join_in_time_is_closed(bus: Bus) {
-    let world = World::start(bus, &[]).await;
+async fn a_connection_that_does_not_join_in_time_is_closed(store: Store) {
+    let world = World::start(store, &[]).await;
     let start = Instant::now();
     let mut silent = world.dyno.connect().await;
     let mut pinging = world.dyno.connect().await;
@@ -909,8 +911,8 @@ async fn a_connection_that_does_not_join_in_time_is_closed(bus: Bus) {
     assert!(expected.contains(&took), "closed after {took:?}");
 }
 
-async fn pings_are_answered_before_and_after_the_join(bus: Bus) {
-    let world = World::start(bus, &[]).await;
+async fn pings_are_answered_before_and_after_the_join(store: Store) {
+    let world = World::start(store, &[]).await;
     let mut hanako = world.dyno.connect().await;
     let ping = |payload: &[u8]| Message::Ping(payload.to_vec().into());
     hanako.settle().await;
@@ -1035,7 +1037,7 @@ async fn a_flood_of_pings_or_pongs_is_closed_with_4429() {
 #[tokio::test]
 async fn without_redis_the_oldest_of_a_thousand_empty_rooms_is_dropped() {
     const ROOMS: usize = EMPTY_ROOMS + 10;
-    let world = World::talkative(Bus::Alone).await;
+    let world = World::talkative(Store::Memory).await;
     for i in 0..ROOMS {
         let mut client = world.dyno.join(&format!("room {i}"), "花子").await;
         client.say("kept?").await;
@@ -1054,7 +1056,7 @@ async fn without_redis_the_oldest_of_a_thousand_empty_rooms_is_dropped() {
 
 #[tokio::test]
 async fn ids_rise_at_any_rate() {
-    let world = World::talkative(Bus::Alone).await;
+    let world = World::talkative(Store::Memory).await;
     let mut hanako = world.join("花子").await;
     let said = hanako.say_many(500).await;
     let ids: Vec<Id> = said.iter().map(|frame| Id::of(frame, "id")).collect();

@@ -1,5 +1,5 @@
 //! Tests behind other people's proxies: nginx, Caddy and HAProxy with the configurations of `docs/PROXIES.md`, and the
-//! limit of connections for each address. A proxy that is not installed is left out with a word.
+//! limit of connections for each address. If a proxy is not installed, its test prints that and passes.
 
 use crate::support::facts::{MAX_PER_ADDRESS, SILENCE};
 use crate::support::raw::{Answer, head, http, upgrade_head};
@@ -150,7 +150,7 @@ impl Proxy {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
-    /// What a browser sends in `Host`.
+    /// The value of `Host` that a browser sends.
     fn host(&self) -> String {
         self.addr.to_string()
     }
@@ -441,7 +441,7 @@ async fn without_dyno_only_a_proxy_on_this_machine_may_forward_addresses() {
         let seen = count_as_one(&dyno, dyno.addr(), headers).await;
         assert_eq!(seen, same, "{headers:?} over loopback");
     }
-    // Where a connection to this address would leave the machine, it begins at an address of the machine's own.
+    // The local address of the route to the outside is an address of this machine.
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a socket");
     let own = socket
         .connect("192.0.2.1:9")

@@ -1,4 +1,4 @@
-//! Tests of concurrent events: clients that join while others talk, an ack that is lost, one member in several tabs or
+//! Tests of concurrent events: clients that join while others talk, a lost acknowledgement, one member in several tabs or
 //! with a half-open connection, a client that reads too slowly. Each runs on two dynos with one Redis, and on a single
 //! process with its messages in memory.
 
@@ -7,7 +7,7 @@ use crate::support::facts::{LEASE, SILENCE};
 use crate::support::proxy::{Flow, Proxy, narrow_socket};
 use crate::support::raw::{self, Raw};
 use crate::support::{
-    Bus, Client, Dyno, Id, PATIENCE, Page, Redis, Router, TALKATIVE, check, eventually, heavy,
+    Client, Dyno, Id, PATIENCE, Page, Redis, Router, Store, TALKATIVE, check, eventually, heavy,
     token,
 };
 use futures_util::future::join_all;
@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-on_both_buses!(
+on_both_stores!(
     no_message_is_lost_between_history_and_live_while_joining,
     a_free_name_that_many_claim_at_once_goes_to_exactly_one,
     a_message_whose_ack_is_lost_is_stored_once_and_shown_as_sent,
@@ -38,10 +38,10 @@ struct Place {
 }
 
 impl Place {
-    async fn start(bus: Bus) -> Place {
-        let redis = match bus {
-            Bus::Alone => return Place::of(vec![Dyno::start(&[TALKATIVE]).await], None),
-            Bus::Redis => Redis::start(&[]).await,
+    async fn start(store: Store) -> Place {
+        let redis = match store {
+            Store::Memory => return Place::of(vec![Dyno::start(&[TALKATIVE]).await], None),
+            Store::Redis => Redis::start(&[]).await,
         };
         let dynos = (0..2).map(|_| Dyno::start_on(&redis, &[TALKATIVE]));
         Place::of(join_all(dynos).await, Some(redis))
@@ -90,7 +90,7 @@ impl Witness<'_> {
         self.seen(last).await
     }
 
-    /// What it saw itself, up to `last` at least: more than a stream keeps of long messages.
+    /// The ids that this client saw. Waits until it saw `last`. A stream of long messages keeps fewer.
     async fn seen(&self, last: Id) -> Vec<Id> {
         let seen = async || {
             let ids = self.client.ids();
@@ -121,8 +121,8 @@ impl Witness<'_> {
 
 // ---- joining
 
-async fn no_message_is_lost_between_history_and_live_while_joining(bus: Bus) {
-    let place = Place::start(bus).await;
+async fn no_message_is_lost_between_history_and_live_while_joining(store: Store) {
+    let place = Place::start(store).await;
     let witness = place.witness("lobby").await;
     let a = place.first().join("lobby", "a").await;
     let b = place.last().join("lobby", "b").await;
@@ -166,8 +166,8 @@ async fn no_message_is_lost_between_history_and_live_while_joining(bus: Bus) {
     }
 }
 
-async fn a_free_name_that_many_claim_at_once_goes_to_exactly_one(bus: Bus) {
-    let place = Place::start(bus).await;
+async fn a_free_name_that_many_claim_at_once_goes_to_exactly_one(store: Store) {
+    let place = Place::start(store).await;
     for round in 0..100 {
         let (room, name) = (format!("room {}", round % 10), format!("name {round}"));
         let mut rivals = vec![];
@@ -189,8 +189,8 @@ async fn a_free_name_that_many_claim_at_once_goes_to_exactly_one(bus: Bus) {
 
 // ---- one member
 
-async fn a_message_whose_ack_is_lost_is_stored_once_and_shown_as_sent(bus: Bus) {
-    let place = Place::start(bus).await;
+async fn a_message_whose_ack_is_lost_is_stored_once_and_shown_as_sent(store: Store) {
+    let place = Place::start(store).await;
     let witness = place.witness("lobby").await;
     let proxy = Proxy::to(place.first().addr()).await; // between page and dyno
     let router = Router::to(&[proxy.addr]);
@@ -214,8 +214,8 @@ async fn a_message_whose_ack_is_lost_is_stored_once_and_shown_as_sent(bus: Bus) 
     witness.agrees_with(&taro).await;
 }
 
-async fn three_tabs_are_one_member_until_the_last_is_closed(bus: Bus) {
-    let place = Place::start(bus).await;
+async fn three_tabs_are_one_member_until_the_last_is_closed(store: Store) {
+    let place = Place::start(store).await;
     let mut taro = place.last().join("lobby", "taro").await;
     let first = place.first().join("lobby", "hanako").await;
     let tab = async |dyno: &Dyno| dyno.join_with("lobby", "hanako", &first.token, None).await;
@@ -236,8 +236,8 @@ async fn three_tabs_are_one_member_until_the_last_is_closed(bus: Bus) {
     place.names_are("lobby", &["taro"]).await;
 }
 
-async fn a_member_returns_at_once_while_the_old_connection_is_half_open(bus: Bus) {
-    let place = Place::start(bus).await;
+async fn a_member_returns_at_once_while_the_old_connection_is_half_open(store: Store) {
+    let place = Place::start(store).await;
     let mut taro = place.last().join("lobby", "taro").await;
     let base = check::Base::of(place.first()).await;
     let proxy = Proxy::to(place.first().addr()).await;
@@ -270,8 +270,8 @@ async fn a_member_returns_at_once_while_the_old_connection_is_half_open(bus: Bus
     place.names_are("lobby", &["hanako", "taro"]).await;
 }
 
-async fn a_dyno_frozen_for_longer_than_a_lease_keeps_its_members(bus: Bus) {
-    let place = Place::start(bus).await;
+async fn a_dyno_frozen_for_longer_than_a_lease_keeps_its_members(store: Store) {
+    let place = Place::start(store).await;
     let mut hanako = place.first().join("lobby", "hanako").await;
     let mut taro = place.first().join("lobby", "taro").await;
     hanako.expect_members(&["hanako", "taro"]).await;
@@ -297,9 +297,9 @@ async fn a_dyno_frozen_for_longer_than_a_lease_keeps_its_members(bus: Bus) {
 
 // ---- the network
 
-async fn a_client_that_stops_reading_is_closed_and_delays_nobody(bus: Bus) {
+async fn a_client_that_stops_reading_is_closed_and_delays_nobody(store: Store) {
     let _turn = heavy(2).await;
-    let place = Place::start(bus).await;
+    let place = Place::start(store).await;
     let (dyno, witness) = (place.first(), place.witness("lobby").await);
     let mut others = vec![];
     for i in 0..50 {
@@ -386,8 +386,8 @@ async fn a_stuck_reader_frees_all_resources() {
     drop(stuck);
 }
 
-async fn a_crowd_whose_connections_are_cut_repeatedly_loses_nothing(bus: Bus) {
-    let place = Place::start(bus).await;
+async fn a_crowd_whose_connections_are_cut_repeatedly_loses_nothing(store: Store) {
+    let place = Place::start(store).await;
     let witness = place.witness("lobby").await;
     let mut proxies = vec![];
     for dyno in &place.dynos {
@@ -419,8 +419,8 @@ async fn a_crowd_whose_connections_are_cut_repeatedly_loses_nothing(bus: Bus) {
     }
 }
 
-async fn many_short_visits_leave_nothing_behind(bus: Bus) {
-    let place = Place::start(bus).await;
+async fn many_short_visits_leave_nothing_behind(store: Store) {
+    let place = Place::start(store).await;
     let dyno = place.first();
     let visits = async |name: &str| {
         for i in 0..300 {

@@ -12,7 +12,7 @@ use std::{fs, iter::zip};
 /// Lines of a source file, without its `mod tests`.
 const MAX_LINES: usize = 300;
 
-/// What the files of each folder of `src/` may import besides their own folder. Files at the top of `src/` may import
+/// The folders that each folder of `src/` may import besides itself. Files at the top of `src/` may import
 /// everything, and everything may import the small tools.
 const MAY_IMPORT: [(&str, &[&str]); 5] = [
     ("web", &["chat", "socket", "protocol"]),
@@ -51,7 +51,7 @@ fn program(path: &str) -> String {
     source[..end.unwrap_or(source.len())].to_string()
 }
 
-/// What stands between backticks.
+/// The texts between backticks.
 fn quoted(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
@@ -198,7 +198,7 @@ fn commands_in_documents_exist() {
     }
 }
 
-/// What does not depend on the language in a section of a document: the level of its heading, its commands, its links, and
+/// The parts of a section that are the same in every language: the level of its heading, its commands, its links, and
 /// all that stands between backticks, the last two in any order.
 type Skeleton = (usize, Vec<String>, BTreeSet<String>, Vec<String>);
 

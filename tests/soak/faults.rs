@@ -1,5 +1,5 @@
-//! The faults and their schedule, which follows from the seed. A fault takes its dyno or Redis out of the simulation while
-//! it lasts, so that no two faults act on the same one; faults of different parts overlap.
+//! The faults and their schedule, which follows from the seed. While a fault lasts, no other fault uses its dyno or
+//! its Redis. Faults of different parts may overlap.
 
 use super::simulation::Simulation;
 use super::support::proxy::Flow;

@@ -1,5 +1,5 @@
-//! The shared state of the soak test: Redis, the dynos, the users, and counters. It also judges lists of members, for
-//! which it knows since when each dyno and Redis work undisturbed.
+//! The shared state of the soak test: Redis, the dynos, the users, and counters. It also checks lists of members. For this it
+//! records since when each dyno and Redis run without a fault.
 
 use super::Flags;
 use super::compare::Seen;
@@ -70,7 +70,7 @@ pub struct Simulation {
     pub seen: RefCell<Seen>,
     /// No more faults and no more actions: everything comes to rest.
     pub settling: Cell<bool>,
-    /// What violates the contract is counted, and not printed.
+    /// Violations are only counted, not printed (for `--program single_file`).
     counting: bool,
     pub failures: RefCell<Vec<String>>,
 }
@@ -191,7 +191,7 @@ impl Simulation {
         }
     }
 
-    /// A stall of the whole machine: no lease is surely renewed, and all works only from now on.
+    /// A stall of the whole machine: perhaps no lease was renewed, and the time without faults begins now.
     fn machine_stalled(&self) {
         self.tally.borrow_mut().machine_stalls += 1;
         for works in self.dynos_work.iter().chain([&self.redis_works]) {

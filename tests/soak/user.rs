@@ -61,7 +61,7 @@ pub struct User {
     /// Since when the page has no connection, after it had one; and for how long it had none before.
     offline_since: Option<Instant>,
     offline: Duration,
-    /// What violated the contract.
+    /// Violations that were found, as sentences.
     pub wrong: Vec<String>,
 }
 

@@ -43,7 +43,7 @@ pub fn messages(sim: &Simulation, streams: &Streams, flushed: bool) -> Count {
     count
 }
 
-/// What is left of each stream must be the end of what was recorded of it.
+/// Each stream in Redis must equal the last part of the recording.
 fn compare_streams(sim: &Simulation, entries: &HashMap<String, Vec<Entry>>) {
     let redis = sim.redis.borrow();
     let redis = redis.as_ref().expect("no fault is left");
@@ -151,7 +151,7 @@ fn compare_sent(user: &User, stream: &[Entry], count: &mut Count, fail: impl Fn(
     }
 }
 
-/// In each room, the names with a lease, the names shown and the users there must be the same. Returns what is not.
+/// In each room, the names with a lease, the names shown and the users there must be the same. Returns the differences.
 pub fn names(sim: &Simulation, rooms: &[String]) -> Vec<String> {
     let redis = sim.redis.borrow();
     let Some(redis) = redis.as_ref() else {

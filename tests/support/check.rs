@@ -42,7 +42,7 @@ pub fn pages_saw_everything(redis: &Redis, pages: &[Page]) {
     }
 }
 
-/// A page noticed nothing against the contract, and saw no message under two ids.
+/// A page found no violation, and saw no message under two ids.
 pub fn nothing_wrong(page: &Page) {
     let (life, user) = (page.life(), &page.user);
     assert!(

@@ -176,7 +176,7 @@ pub struct Client {
     pub welcome: Value,
     out: SplitSink<Socket, Message>,
     journal: Arc<(Mutex<Journal>, Notify)>,
-    /// How much of the journal the test has read.
+    /// Position of the test in the journal.
     cursor: usize,
     /// The test expected a `move`: more of them may come at any moment.
     asked_to_move: bool,

@@ -147,7 +147,7 @@ impl Dyno {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    /// What a browser would call this dyno in `Host` and `Origin`.
+    /// The value of `Host` that a browser would send to this dyno.
     pub fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }

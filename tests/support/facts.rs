@@ -56,9 +56,9 @@ pub const MAX_LIST: usize = 200;
 pub const EMPTY_ROOMS: usize = 1_000;
 /// Bytes of a frame, and of a message of any number of frames.
 pub const MAX_FRAME: usize = 8 * 1024;
-/// Talks that a member may send at once.
+/// Talks that a connection may send at once.
 pub const TALK_BURST: usize = 10;
-/// Talks per second that a member may send after that.
+/// Talks per second that a connection may send after that.
 pub const TALK_REFILL: f64 = 2.0;
 /// Refused talks in a row after which the connection is closed.
 pub const TALK_REFUSALS: usize = 20;

@@ -1,4 +1,4 @@
-//! The platform's router: HAProxy with `bin/router.cfg`, in front of two dynos. And a proxy that spoils requests.
+//! The platform's router: HAProxy with `bin/router.cfg`, in front of two dynos. Also a proxy that changes requests.
 
 use super::{PATIENCE, bound_to_us, eventually, free_port};
 use std::fs;

@@ -1,8 +1,8 @@
 //! What the tests share: private servers, clients that make a test read like a script, and checks of the promise.
 //!
 //! Every test starts its own dyno (the real binary, in an empty environment) and, where it needs one, its own
-//! `redis-server` on a free port; both end with the test. A test waits for facts, with a time limit; when the limit
-//! is over, it prints what it saw instead.
+//! `redis-server` on a free port; both end with the test. A test waits for facts, with a time limit; when the time
+//! is over, it fails and prints what it saw.
 
 // The tests, the soak and its modes each use a part of this.
 #![allow(dead_code, unused_imports, unused_macros)]
@@ -78,25 +78,25 @@ pub async fn descriptors(needed: u32) -> SemaphorePermit<'static> {
 
 /// Where the messages of a test are: in the memory of its one dyno, or in a private Redis.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Bus {
-    Alone,
+pub enum Store {
+    Memory,
     Redis,
 }
 
-/// One dyno and, with [`Bus::Redis`], its Redis. Fields are dropped in this order.
+/// One dyno and, with [`Store::Redis`], its Redis. Fields are dropped in this order.
 pub struct World {
     pub dyno: Dyno,
     pub redis: Option<Redis>,
 }
 
 impl World {
-    pub async fn start(bus: Bus, vars: &[(&str, &str)]) -> World {
-        match bus {
-            Bus::Alone => World {
+    pub async fn start(store: Store, vars: &[(&str, &str)]) -> World {
+        match store {
+            Store::Memory => World {
                 dyno: Dyno::start(vars).await,
                 redis: None,
             },
-            Bus::Redis => {
+            Store::Redis => {
                 let redis = Redis::start(&[]).await;
                 World {
                     dyno: Dyno::start_on(&redis, vars).await,
@@ -107,17 +107,17 @@ impl World {
     }
 
     /// A world without a rate limit on talks.
-    pub async fn talkative(bus: Bus) -> World {
-        World::start(bus, &[TALKATIVE]).await
+    pub async fn talkative(store: Store) -> World {
+        World::start(store, &[TALKATIVE]).await
     }
 }
 
-/// Makes two tests of each `async fn case(bus: Bus)`: one without and one with Redis. A case that is missing from the
+/// Makes two tests of each `async fn case(store: Store)`: one without and one with Redis. A case that is missing from the
 /// list is dead code, which clippy refuses.
-macro_rules! on_both_buses {
+macro_rules! on_both_stores {
     ($($case:ident),* $(,)?) => {
-        mod alone { $( #[tokio::test] async fn $case() { super::$case($crate::support::Bus::Alone).await } )* }
-        mod with_redis { $( #[tokio::test] async fn $case() { super::$case($crate::support::Bus::Redis).await } )* }
+        mod memory { $( #[tokio::test] async fn $case() { super::$case($crate::support::Store::Memory).await } )* }
+        mod redis { $( #[tokio::test] async fn $case() { super::$case($crate::support::Store::Redis).await } )* }
     };
 }
 

@@ -1,5 +1,5 @@
 //! A page without a browser. It follows the rules of the real page (see [`model`]), records what its user would see,
-//! and checks each frame against the contract.
+//! and checks each frame against the promise.
 
 pub mod model;
 
@@ -59,7 +59,7 @@ pub struct Life {
     /// The close after which the page stopped.
     pub stopped: Option<(u16, String)>,
     pub connected: bool,
-    /// What violated the contract.
+    /// Violations that were found, as sentences.
     pub wrong: Vec<String>,
     requests: Vec<Request>,
 }

@@ -137,7 +137,7 @@ async fn a_silent_connection_is_closed_and_replaced() {
 
 #[tokio::test]
 async fn a_final_close_code_stops_reconnecting_and_shows_why() {
-    let (_world, browser) = world_in_browser(Bus::Alone, &[]).await; // with the limit on talking
+    let (_world, browser) = world_in_browser(Store::Memory, &[]).await; // with the limit on talking
     // Gives the test the page's socket, to send what the page never sends.
     let script = "const send = WebSocket.prototype.send;
         WebSocket.prototype.send = function (data) { window.line = this; send.call(this, data); }";

@@ -243,7 +243,7 @@ impl Driver {
     /// Opens a tab and selects it; gives its handle. With a user context, the tab is in that.
     async fn open_tab(&self) -> WindowHandle {
         let handle = match &self.context {
-            // What BiDi calls a context is what WebDriver calls a window handle.
+            // BiDi's "context" is WebDriver's "window handle".
             Some(user) => {
                 let tab = json!({"type": "tab", "userContext": user});
                 let tab = self.bidi("browsingContext.create", tab).await;

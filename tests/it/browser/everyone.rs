@@ -95,7 +95,7 @@ async fn history_is_not_announced_to_screen_readers_and_a_receipt_is_once() {
     for i in 0..20 {
         hanako.say(&format!("past {i}")).await;
     }
-    // What is added to the log, and whether it was said to be busy then.
+    // Records each node that is added to the list, and whether `aria-busy` was set.
     let listen = "const log = document.querySelector('[role=log]'); window.heard = [];
         new MutationObserver((changes) => {
             for (const node of changes.flatMap((change) => [...change.addedNodes]))

@@ -11,7 +11,7 @@ async fn a_japanese_and_an_english_page_talk_to_each_other() {
 #[tokio::test]
 async fn the_page_is_japanese_where_the_browser_prefers_it() {
     let browser = Browser::start_japanese().await;
-    let world = World::start(Bus::Alone, &[TALKATIVE]).await;
+    let world = World::start(Store::Memory, &[TALKATIVE]).await;
     let mut hanako = world.dyno.join("lobby", "花子").await;
     browser.open(&page_at(world.dyno.addr())).await;
     let all = async |css: &str| browser.strings(css).await.concat();

@@ -94,7 +94,7 @@ async fn a_room_link_fills_in_the_room_and_the_address_is_a_room_link() {
 
 #[tokio::test]
 async fn a_name_taken_during_an_absence_returns_to_the_form_and_keeps_the_message() {
-    let (world, browser) = world_in_browser(Bus::Redis, &[TALKATIVE]).await;
+    let (world, browser) = world_in_browser(Store::Redis, &[TALKATIVE]).await;
     browser.join("lobby", "taro").await;
     browser.open_panel().await;
     browser.press("pretend to be offline").await;

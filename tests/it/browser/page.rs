@@ -68,7 +68,7 @@ impl Browser {
         serde_json::from_value(texts).expect("a list of texts")
     }
 
-    /// What the page says for these English words, in the language of this browser.
+    /// Translates these English words of the page into the browser's language.
     pub async fn word(&self, english: &str) -> String {
         if !self.is_japanese {
             return english.to_string();
@@ -438,7 +438,7 @@ impl Browser {
         self.eval_with(script, json!([by.as_millis() as u64])).await;
     }
 
-    /// What the tab keeps, as a duplicate of the tab would have it, or the tab itself after the browser restored it.
+    /// The tab's storage. A duplicated or restored tab gets a copy of it.
     pub async fn tab_storage(&self) -> Value {
         let kept = self.text("return sessionStorage.dynochat").await;
         serde_json::from_str(&kept).expect("JSON")

@@ -1,4 +1,4 @@
-//! The picture in the README, taken of a real conversation, so that it can be taken again.
+//! Takes the picture in the README again, of a real conversation.
 
 use super::*;
 

@@ -6,7 +6,7 @@ use super::*;
 #[tokio::test]
 async fn without_storage_a_reloaded_page_can_have_its_name_again_at_once() {
     let browser = Browser::start_without_storage().await;
-    let world = World::talkative(Bus::Redis).await;
+    let world = World::talkative(Store::Redis).await;
     let mut hanako = world.dyno.join("lobby", "hanako").await;
     let page = page_at(world.dyno.addr());
     browser.open(&page).await;
@@ -25,7 +25,7 @@ async fn without_storage_a_reloaded_page_can_have_its_name_again_at_once() {
 
 #[tokio::test]
 async fn an_old_message_of_a_duplicated_tab_is_not_stored_twice_unasked() {
-    let (world, browser) = world_in_browser(Bus::Redis, &[TALKATIVE]).await;
+    let (world, browser) = world_in_browser(Store::Redis, &[TALKATIVE]).await;
     let page = page_at(world.dyno.addr());
     let mut hanako = world.dyno.join("lobby", "hanako").await;
     browser.join("lobby", "taro").await;
@@ -63,7 +63,7 @@ async fn an_old_message_of_a_duplicated_tab_is_not_stored_twice_unasked() {
 
 #[tokio::test]
 async fn an_old_message_is_sent_where_nothing_was_missed() {
-    let (world, browser) = world_in_browser(Bus::Redis, &[TALKATIVE]).await;
+    let (world, browser) = world_in_browser(Store::Redis, &[TALKATIVE]).await;
     let page = page_at(world.dyno.addr());
     let mut hanako = world.dyno.join("lobby", "hanako").await;
     browser.join("lobby", "taro").await;
@@ -92,7 +92,7 @@ async fn an_old_message_is_sent_where_nothing_was_missed() {
 
 #[tokio::test]
 async fn a_restored_tab_shows_whether_earlier_messages_are_missing() {
-    let (world, browser) = world_in_browser(Bus::Redis, &[TALKATIVE]).await;
+    let (world, browser) = world_in_browser(Store::Redis, &[TALKATIVE]).await;
     let page = page_at(world.dyno.addr());
     // In a room that was empty when the tab was last there, and in one with a message.
     for (room, seen) in [("first", 0), ("second", 1)] {
@@ -130,7 +130,7 @@ async fn the_alert_is_written_only_when_its_words_change() {
     redis.stop().await;
     let alert = async || browser.alert().await;
     settles("Redis is away", alert, |alert| !alert.is_empty()).await;
-    // What a browser does that translates the page.
+    // Changes the banner as a browser does when it translates the page.
     let translate = "const alert = document.querySelector('[role=alert]'), font = document.createElement('font');
         font.append('La messagerie attend Redis.');
         alert.replaceChildren(font);

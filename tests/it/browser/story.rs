@@ -147,7 +147,7 @@ async fn tabs_move_on_sigterm_and_nobody_notices() {
 
 #[tokio::test]
 async fn leave_is_immediate_and_final_and_the_form_is_prefilled() {
-    let (world, browser) = world_in_browser(Bus::Redis, &[TALKATIVE]).await;
+    let (world, browser) = world_in_browser(Store::Redis, &[TALKATIVE]).await;
     let mut hanako = world.dyno.join("lobby", "hanako").await;
     browser.join("lobby", "taro").await;
     browser.send("bye").await;

@@ -1,4 +1,4 @@
-//! A message from the first key to its receipt.
+//! A message from typing to the acknowledgement.
 
 use super::*;
 
@@ -31,7 +31,7 @@ async fn the_limit_counts_code_points_and_cuts_nothing() {
 
 #[tokio::test]
 async fn messages_over_the_rate_limit_are_sent_later_in_order() {
-    let (_world, browser) = world_in_browser(Bus::Alone, &[]).await; // with the limit on talking
+    let (_world, browser) = world_in_browser(Store::Memory, &[]).await; // with the limit on talking
     browser.join("lobby", "taro").await;
     let all: Vec<String> = (0..16).map(|i| format!("m{i}")).collect();
     for text in &all {

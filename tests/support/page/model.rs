@@ -95,7 +95,7 @@ pub enum Event {
 pub struct Pending {
     pub cid: String,
     pub text: String,
-    /// When it was first sent, unless the server surely did not store it.
+    /// Time of the first send; `None` if the server certainly did not store the message.
     sent: Option<Instant>,
 }
 
