@@ -80,7 +80,7 @@ async fn serve(hub: Arc<Hub>, mut stream: BufReader<TcpStream>) -> io::Result<()
              Sec-WebSocket-Accept: {accept}\r\n\r\n"
         );
         stream.write_all(answer.as_bytes()).await?;
-        // A read buffer of 128 KiB, messages of up to 64 MiB: src/socket/reader.rs does with 512 bytes and 8 KiB.
+        // A read buffer of 128 KiB, messages of up to 64 MiB: src/socket/reader.rs needs 512 bytes, and allows 8 KiB.
         let socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
         session(hub, socket).await;
         return Ok(());
@@ -142,8 +142,8 @@ async fn session(hub: Arc<Hub>, mut socket: WebSocketStream<BufReader<TcpStream>
         }
     }
     if let Some((room, user)) = member {
-        // So others see a reload as "left" and "joined", the name of a second tab is lost, too, and the members of a
-        // killed dyno stay for ever. src/store/redis/lease.lua leases names for 20 s: a reload or a kill is not seen.
+        // So others see a reload as "left" and "joined". A second tab loses its name when the first one closes. The
+        // members of a killed dyno stay for ever. src/store/redis/lease.lua leases names for 20 s: a reload or a kill is not seen.
         hub.change_members("SREM", &room, &user).await;
     }
 }

@@ -55,7 +55,7 @@ const onFrame = {
   },
   talk(frame) {
     showTalk(frame, true);
-    outgoing.sendNext();   // an ack lets the next message be sent
+    outgoing.sendNext();   // an acknowledgement lets the next message be sent
   },
   members: ({ users, count }) => showMembers(users ?? [], count),
   status({ redis }) {

@@ -5,12 +5,12 @@
 import { now } from "./common.js";
 
 const TRY_MS = 10_000;          // a try succeeds if the socket opens and the welcome comes within this time
-const SLACK_MS = 10_000;        // a connection is dead after a heartbeat and this time without any frame
+const SLACK_MS = 10_000;        // a connection is dead after `tick_ms` and this time without a frame
 const PING_MS = 1_500;          // after waking up: a ping without an answer for this long means a dead connection
 const GOOD_MS = 5_000;          // a connection that lasted this long after its welcome resets the back-off
 const SPREAD_MS = 3_000;        // the first retry comes after a random time up to this, or up to what the server said
 const RETRY_SECONDS = [1, 2, 4, 8, 15];   // the next ones after a random time between half of this and all of it
-const STEP_WHEN_FULL = 4;       // after Close 1013 (the dyno is full), begin with 8 s
+const STEP_WHEN_FULL = 4;       // after Close 1013 (the dyno is full), the next try comes after 4 to 8 s
 
 export const connection = {
   // idle: the form is shown → trying → live → waiting → trying …; stopped: another try would not help.
@@ -57,7 +57,7 @@ export function connect() {
   handlers.changed();
 }
 
-// What a socket does depends on what it is at that time: the current one, the next one, or given up.
+// An event counts only for the current socket or the next one. A socket that was given up is ignored.
 function open() {
   const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`);
   socket.onopen = () => {
@@ -85,7 +85,7 @@ export function send(frame, socket = connection.socket) {
   if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify(frame));
 }
 
-// Without "quit": for the server, this person will be back.
+// Sends no "quit": the server keeps the name for this person.
 function closeSockets(code) {
   const { socket, next, phase, welcomedAt } = connection;
   if (phase === "live" && now() - welcomedAt > GOOD_MS) connection.failedTries = 0;
@@ -209,7 +209,7 @@ function retryDelay(failedTries) {
   return longest * (0.5 + Math.random() / 2);
 }
 
-// As if the network had failed.
+// Ends the connection as if the network had failed.
 export function drop() {
   if (connection.socket) ended(1006);
 }

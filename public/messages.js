@@ -1,6 +1,6 @@
 // The list of messages and notes: order, groups, days, links, scrolling, unread messages.
 //
-// A message without an id is not stored yet. It stands at the end of the list; outgoing.js draws it.
+// A message without an id is not acknowledged yet. It stands at the end of the list; outgoing.js draws it.
 
 import { $, button, element, now, setText, tab } from "./common.js";
 import { format, locale, parts, words } from "./words.js";
@@ -111,7 +111,7 @@ function insert(node) {
     if (other.talk && (!other.talk.id || compareIds(other.talk.id, node.talk.id) > 0)) next = other;
     else if (other.talk || other.classList.contains("gap")) break;   // ids before a gap may belong to another stream
   }
-  if (!node.parentNode || node.nextElementSibling !== next) items.insertBefore(node, next);   // an ack rarely moves a message
+  if (!node.parentNode || node.nextElementSibling !== next) items.insertBefore(node, next);   // an acknowledgement rarely moves a message
   updateGroup(node);
   updateGroup(node.nextElementSibling);
 }

@@ -60,7 +60,7 @@ export const all = {
     stopped: "Stopped · {retryNow}",
 
     // the banner
-    redisDown: "The server cannot reach Redis. Your messages are kept, and are sent when it is back.",
+    redisDown: "The server cannot use Redis at the moment. Your messages are kept, and are sent when it can.",
     webSocketBlocked: "The server answers, but WebSocket connections do not get through. The server's log may name the reason.",
     notUnderstood: "The server did not understand this page. Please reload it.",
     tooMany: "The server closed the connection: too many messages. Please wait a moment, then press Retry now.",
@@ -156,7 +156,7 @@ export const all = {
     left: "退出しました",
     stopped: "停止しました · {retryNow}",
 
-    redisDown: "サーバーが Redis に接続できません。メッセージは保管され、復旧すると送信されます。",
+    redisDown: "サーバーは今 Redis を使えません。メッセージは保管され、復旧すると送信されます。",
     webSocketBlocked: "サーバーは応答していますが、WebSocket で接続できません。理由はサーバーのログにあるかもしれません。",
     notUnderstood: "サーバーがこのページを認識できませんでした。ページを再読み込みしてください。",
     tooMany: "メッセージが多すぎるため、接続が切れました。少し待ってから「今すぐ再接続」を押してください。",

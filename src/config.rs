@@ -34,7 +34,7 @@ pub struct Config {
     pub max_connections: usize,
     /// WebSockets of one address; 0 is no limit.
     pub max_per_address: u32,
-    /// Refill of each person's bucket; 0 is no limit.
+    /// Refill of each connection's bucket; 0 is no limit.
     pub talk_per_second: f64,
     /// How long after SIGTERM pages may move to another dyno; 0 closes them at once.
     pub grace: Duration,

@@ -30,8 +30,8 @@ use crate::web::{Limits, Server};
 /// Between two metrics lines.
 const METRICS: Duration = Duration::from_secs(60);
 
-/// Serves on `listener` until `terminate`, then lets pages move to another dyno while it serves on; or until
-/// `interrupt`, which also ends a move. Returns when all connections are closed.
+/// Serves on `listener` until `terminate` or `interrupt`. After `terminate`, pages may move to another dyno while this
+/// one serves on; `interrupt` ends that. Returns when all connections are closed.
 pub async fn run(
     listener: TcpListener,
     config: Config,

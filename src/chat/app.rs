@@ -15,7 +15,7 @@ const SPREAD_MS: usize = 3;
 const MIN_SPREAD_MS: usize = 100;
 const MAX_SPREAD_MS: usize = 10_000;
 
-/// What this dyno does, in this order.
+/// The phases of a dyno, in this order.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Phase {
     Serving,

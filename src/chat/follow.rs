@@ -1,6 +1,6 @@
 //! Following: how a room gets its messages. One loop: follow, catch up, live, and again.
 //!
-//! The store ends a following whenever messages may be missing: the link was lost, or the room's channel
+//! The store ends a room's channel whenever messages may be missing: the link was lost, or the room's channel
 //! was full. Start, outage, restart of Redis and a burst that is too large are one case.
 
 use std::{convert::Infallible, future::poll_fn, time::Duration};
@@ -40,7 +40,7 @@ pub async fn follow(store: &Store, room: &Room) -> Infallible {
     }
 }
 
-/// Delivers live events until the following ends.
+/// Delivers live events until the room's channel ends.
 async fn deliver(room: &Room) {
     while poll_fn(|cx| room.poll_deliver(cx)).await {
         tokio::task::yield_now().await;

@@ -1,7 +1,7 @@
 //! The list of members that people in a room see.
 //!
-//! The whole list is sent whenever it differs from the last one: a lost "joined" or "left" event would
-//! stay wrong, the next full list corrects it.
+//! The whole list is sent whenever it differs from the last one. After a lost "joined" or "left" event a list would
+//! stay wrong; a full list corrects it.
 
 use crate::protocol::{Name, outgoing};
 use crate::store::Names;

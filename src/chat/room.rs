@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_enters_a_room_whose_following_has_ended() {
+    async fn nobody_enters_a_room_whose_channel_has_ended() {
         let (room, sender) = live_room(vec![]);
         drop(sender);
         let entering = enter(&room, None);

@@ -64,7 +64,7 @@ impl Session {
         }
     }
 
-    /// Closes, because this dyno is full. A browser does not show the status of a failed handshake, so
+    /// Refuses the connection: this dyno is full, or this address has too many connections. A browser does not show the status of a failed handshake, so
     /// this comes after the upgrade. `retry_ms`: when the page should try again.
     pub fn refuse(&mut self, retry_ms: u64) {
         self.send_status();
@@ -93,7 +93,7 @@ impl Session {
         let mut reader = Reader::new(conn, early);
         while conn.is_open() {
             let answered = match reader.read() {
-                // Boxed, because most connections are idle most of the time and would keep room for it.
+                // Boxed, because most connections are idle most of the time and would keep memory for it.
                 Frame::Text(text) => Box::pin(self.answer(&text)).await,
                 Frame::Control => self.take_ping(),
                 Frame::Nothing => match self.wait().await {
@@ -231,11 +231,11 @@ impl Session {
         let stored = self.app.rooms.store.talk(&talk).await?;
         log::debug!("step=2 event=stored as={stored:?} room={room_name:?} cid={cid}");
         match stored {
-            // Older than this connection's welcome, so its echo will not come: confirm it now.
+            // Older than this connection's welcome, so its `talk` will not come from the room: send it now.
             Stored::Duplicate(id) if id < membership.replay_from => {
                 self.conn.push(&frame::text(&outgoing::talk(id, &message)));
             }
-            // Step 7: the page finds its cid in the echo, which the room sends or has sent.
+            // Step 7: the page finds its cid in the `talk` that the room sends or has sent.
             Stored::Duplicate(_) | Stored::New(_) => {}
         }
         Ok(())

@@ -12,7 +12,7 @@ pub const NOT_UTF8: u16 = 1007;
 pub const TOO_BIG: u16 = 1009;
 /// This dyno is stopping, or the room must be read again: reconnect.
 pub const RESTART: u16 = 1012;
-/// This dyno has no room for another connection.
+/// This dyno is full, or this address has too many connections.
 pub const FULL: u16 = 1013;
 /// The client reads too slowly, or has been silent for too long.
 pub const TOO_SLOW: u16 = 4008;

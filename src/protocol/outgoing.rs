@@ -30,7 +30,7 @@ pub struct Welcome<'a> {
     pub last: Id,
     /// Messages between the page's `last` and `history` may be missing.
     pub gap: bool,
-    /// What [`member_fields`] gives.
+    /// The fields `users` and `count` as JSON, made by [`member_fields`].
     pub members: &'a str,
     /// Milliseconds between two ticks.
     pub tick_ms: u32,

@@ -1,4 +1,4 @@
-//! What characters look like. The standard library does not tell blanks and invisible characters apart from the rest.
+//! Which characters are blanks, and which are invisible. The standard library does not say.
 
 /// A space of any width (Unicode category Zs). Tabs and line breaks are no blanks.
 pub fn is_blank(c: char) -> bool {

@@ -18,7 +18,7 @@ use crate::log_throttle::LogThrottle;
 
 /// Connections visited before other tasks get a turn.
 const CHUNK: usize = 256;
-/// What all outboxes may still hold after some connections were closed. Less than the limit, so that the next
+/// Connections are closed until all outboxes together hold at most this. Less than the limit, so that the next
 /// frame is no reason to visit all connections again.
 const SHED_TO: usize = TOTAL_LIMIT / 8 * 7;
 

@@ -1,4 +1,4 @@
-//! The write queue of one socket: whole frames in order, bounded in bytes and in time.
+//! The outbox of one socket: whole frames in order, bounded in bytes and in time.
 //!
 //! `conn.rs` locks it, gives it the kernel's `write`, and counts seconds for it. Frames are slices of
 //! bytes that all connections share; `buffer.rs` bounds what all outboxes hold together.

@@ -28,7 +28,7 @@ pub struct Past {
     /// No entry is missing between `from` and `entries`: the stream still holds `from`; or, where `from`
     /// was `0-0`, `entries` is all that the stream ever held.
     pub contiguous: bool,
-    /// The newest id that the stream ever gave, also if that entry was deleted.
+    /// The newest id that the stream ever gave, even if that entry was deleted.
     pub newest: Id,
     /// Everyone in the room.
     pub names: Names,

@@ -7,7 +7,7 @@ use tokio::sync::{Notify, mpsc};
 use super::entry::{Entry, Past};
 use crate::protocol::Id;
 
-/// Live entries that may wait for a room's task. With more the following ends, and the room follows again.
+/// Live entries that may wait for a room's task. With more, the channel ends, and the room follows again.
 const CHANNEL: usize = 1_000;
 
 /// A room's stream from a message on.
@@ -17,7 +17,7 @@ pub struct Following {
     pub events: mpsc::Receiver<Entry>,
 }
 
-/// Sends live entries to a room. Dropping it ends the following.
+/// Sends live entries to a room. Dropping it ends the room's channel.
 pub struct Follower {
     events: mpsc::Sender<Entry>,
     /// The newest id sent.
@@ -37,7 +37,7 @@ impl Follower {
         (follower, receiver)
     }
 
-    /// Sends an entry. False if the following has to end: the channel is full, or ids went back because
+    /// Sends an entry. False if the channel has to end: the channel is full, or ids went back because
     /// the stream was lost and the clock of Redis is behind.
     pub fn send(&mut self, entry: Entry) -> bool {
         let rises = entry.id > self.newest;

@@ -13,8 +13,8 @@ use super::lease::{LEASE, Member, Names, Renewal};
 use crate::lock::lock;
 use crate::protocol::{ErrorCode, Id, RoomName};
 
-/// Rooms without a follower whose stream is kept; the one unused for longest goes first. 128 MB of streams
-/// if all are full.
+/// How many rooms without a follower keep their stream. The room that was unused for longest is dropped first. 128 MB
+/// of streams if all are full.
 const EMPTY_ROOMS: usize = 1_000;
 /// Resends recognised in one room: two minutes of 80 messages a second.
 const MAX_CIDS: usize = 10_000;
@@ -29,7 +29,7 @@ struct Room {
     /// By folded name: who has it, and until when.
     leases: HashMap<String, (Member, Instant)>,
     stream: VecDeque<Entry>,
-    /// The newest id: ids only rise, also if the clock goes back.
+    /// The newest id: ids only rise, even if the clock goes back.
     newest: Id,
     /// Entries were dropped at the old end of the stream.
     trimmed: bool,
@@ -37,7 +37,7 @@ struct Room {
     cids: HashMap<(String, String), Id>,
     cid_ages: VecDeque<(Instant, (String, String))>,
     follower: Option<Follower>,
-    /// When the last following ended.
+    /// When the room was last followed.
     unfollowed: Option<Instant>,
 }
 

@@ -94,7 +94,7 @@ impl Store {
     }
 
     /// Follows the room's stream from the message `from`, which the caller has (`0-0`: none).
-    /// `names_changed` is notified when someone came or left. Replaces an earlier following of the room.
+    /// `names_changed` is notified when someone came or left. If the room is followed already, the earlier channel ends.
     pub async fn follow(
         &self,
         room: &RoomName,
@@ -107,7 +107,7 @@ impl Store {
         }
     }
 
-    /// Ends the following of a room.
+    /// Stops following a room.
     pub async fn unfollow(&self, room: &RoomName) {
         match self {
             Store::Memory(memory) => memory.unfollow(room),
@@ -161,7 +161,7 @@ mod tests {
         Some((store, server))
     }
 
-    /// What is asked of a store, and the answer. A member is a shown name and the owner's letter; an id is
+    /// A request to a store, and the expected answer. A member is a shown name and the owner's letter; an id is
     /// the number of the message in the stream, from 1; 0 is `0-0`.
     #[derive(Clone, Copy, Debug)]
     enum Step {
@@ -180,7 +180,7 @@ mod tests {
         ),
         /// Many messages, of which about ten are kept.
         SayMany(usize),
-        /// From this message on. Whether it is contiguous, and the messages.
+        /// Follows from this message on. Expects this `contiguous`, and these messages.
         Follow(usize, bool, &'static [usize]),
         /// The same, of a stream that was trimmed.
         FollowTrimmed(usize),

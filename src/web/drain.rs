@@ -19,7 +19,7 @@ const MOVE_EVERY: Duration = Duration::from_secs(4);
 /// From the first Close to the exit, in any case. After the default of `GRACE_SECONDS`, this is half a second
 /// before the platform's SIGKILL, which comes 30 s after its SIGTERM.
 const CLOSE_DEADLINE: Duration = Duration::from_millis(4_500);
-/// Between two looks at the number of sockets.
+/// The pause between two checks whether a socket is open.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Returns when no socket is open, or when the time is over. Pages have `grace` to move; `interrupt` ends it.

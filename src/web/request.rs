@@ -1,6 +1,6 @@
 //! Parses the head of an HTTP/1.1 request, and answers the handshake of RFC 6455 §4.2.
 //!
-//! Pure and strict: a head that the router could read differently is refused (request smuggling, RFC 9112
+//! Does no I/O. Strict: a head that the router could read differently is refused (request smuggling, RFC 9112
 //! §2.2, §3.2, §5, §6.3).
 
 use data_encoding::BASE64;

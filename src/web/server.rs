@@ -35,7 +35,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections that the kernel accepts in advance.
 const BACKLOG: u32 = 1024;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// How long a page is asked to wait when this dyno is full, in ms. Another dyno may have room.
+/// How long a page is asked to wait when this dyno is full, or its address is at the limit, in ms. Another dyno may
+/// have space.
 const FULL_RETRY_MS: u64 = 8_000;
 
 /// The settings about connections.
@@ -109,8 +110,8 @@ impl Server {
         self.limits.max_connections - self.websockets.available_permits()
     }
 
-    /// Serves until `terminate` or `interrupt`, then stops listening and drains. Only after `terminate` do pages
-    /// move, until `interrupt`.
+    /// Serves until `terminate` or `interrupt`, then stops listening and drains. After `terminate` pages move;
+    /// `interrupt` ends that.
     pub async fn run(
         self: Arc<Self>,
         listener: TcpListener,

@@ -27,7 +27,8 @@ const UNUSABLE: [&str; 6] = [
     "NOSCRIPT",
 ];
 
-/// What Redis answers, without a code of its own, when a right is missing inside a script: 7.0, and newer.
+/// The beginning of the error when a script lacks a right, which has no code of its own: in Redis 7.0, and in newer
+/// versions.
 const DENIED_IN_SCRIPT: [&str; 2] = ["The user executing the script", "ACL failure in script"];
 
 pub struct Connection {
@@ -93,7 +94,7 @@ impl Connection {
         self.checked(self.con.clone().unsubscribe(&keys.channel).await)
     }
 
-    /// Ends all followings, and fails requests that wait for their turn.
+    /// Ends following in all rooms, and fails requests that wait for their turn.
     pub fn give_up(&self) {
         self.followers.clear();
         self.reads.close();

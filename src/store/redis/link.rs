@@ -1,4 +1,4 @@
-//! The one connection to Redis, and its supervisor, which is the only one to connect.
+//! The one connection to Redis, and its supervisor. Only the supervisor connects.
 //!
 //! The link is *up* from the readiness check until the connection is lost, does not answer a probe in time,
 //! or gives an answer after which it is of no use. `ConnectionManager` of the redis crate is not used: it
@@ -176,7 +176,7 @@ pub fn client(url: &str, verify: bool) -> Option<Client> {
     Client::open(info.set_tcp_settings(TcpSettings::default().set_nodelay(true))).ok()
 }
 
-/// What helps, where the error does not say so itself.
+/// How to repair this error, for the log. Empty if the error itself says it.
 fn hint(error: &RedisError) -> &'static str {
     let text = error.to_string();
     if text.contains("certificate") {

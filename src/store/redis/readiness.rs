@@ -1,5 +1,5 @@
 //! The readiness check: loads the scripts, and runs all that the program needs once, on keys that no room
-//! has. A Redis that fails is never called up, instead of being connected and refusing every request.
+//! has. If the check fails, Redis counts as down. Otherwise it would count as up, and refuse every request.
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, RedisError, RedisResult, Value};
@@ -13,7 +13,7 @@ use crate::protocol::Id;
 pub const ROOM: &str = "!";
 /// Reads of keys in as many slots of a cluster. A node that does not serve one of them answers MOVED.
 const SLOTS: u32 = 16;
-/// How long what the check writes lives, in ms and in s.
+/// The life of the keys that the check writes, in ms and in s.
 const LIFE_MS: u32 = 1_000;
 const LIFE_S: u32 = 1;
 
