@@ -34,7 +34,7 @@ const NO_ROOM: &str = " ";
 
 // ---- 1. Start: keep a connection to Redis, listen, and give every connection a task.
 
-/// What all tasks share.
+/// The state that all tasks share.
 #[derive(Default)]
 struct Hub {
     /// There while Redis is connected.
@@ -143,7 +143,8 @@ async fn session(hub: Arc<Hub>, mut socket: WebSocketStream<BufReader<TcpStream>
     }
     if let Some((room, user)) = member {
         // So others see a reload as "left" and "joined". A second tab loses its name when the first one closes. The
-        // members of a killed dyno stay for ever. src/store/redis/lease.lua leases names for 20 s: a reload or a kill is not seen.
+        // members of a killed dyno stay for ever. src/store/redis/lease.lua leases names for 20 s: nobody sees a reload
+        // or a kill.
         hub.change_members("SREM", &room, &user).await;
     }
 }

@@ -80,7 +80,7 @@ function joinedMembers({ users = [], count }, resumed) {
   members.users = users;   // changes during an absence are not announced
   showMembers(users, count);
 }
-// The other dyno's list may be older than the one shown here. In that case the dyno sends a newer list soon.
+// The other dyno's list may be older than the one shown. In that case the dyno sends a newer list soon.
 function movedMembers({ users = [], count }) {
   clearTimeout(members.timer);
   members.timer = setTimeout(showMembers, LIST_MS, users, count);

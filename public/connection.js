@@ -95,7 +95,7 @@ function closeSockets(code) {
   handlers.closed(code);
 }
 
-// ---- frames. Kinds and fields that are not known here belong to newer pages. -----------------------------------------
+// ---- frames. Kinds and fields that this page does not know belong to newer ones. -----------------------------------
 
 function parse(data) {
   try {

@@ -209,7 +209,7 @@ export const parts = (template, values) =>
   template.split(/\{(\w+)\}/).map((part, i) => (i % 2 ? values[part] : part)).filter((part) => part !== "");
 export const format = (template, values) => parts(template, values).join("");
 
-// What an error of the server says. A code that is not known here comes with the server's own sentence.
+// The words for an error of the server. A code that this page does not know comes with the server's own sentence.
 export function sentenceOf({ code, message }, values) {
   return format(words[`error_${code}`] ?? message ?? words.error_unknown, values);
 }

@@ -47,7 +47,7 @@ async fn deliver(room: &Room) {
     }
 }
 
-/// Reads the list of members whenever it has changed. Claims the names again that members here have lost.
+/// Reads the list of members whenever it has changed. Claims again the names that members on this dyno have lost.
 async fn keep_list(store: &Store, room: &Room) -> Infallible {
     loop {
         room.names_changed.notified().await;

@@ -10,7 +10,7 @@ use crate::store::Names;
 pub struct Members {
     /// Everyone in the room, on all dynos.
     all: Names,
-    /// The last list that every connection here was sent, as JSON; empty if they were sent different ones.
+    /// The last list that was sent to every connection on this dyno, as JSON; empty if they were sent different ones.
     last_sent: String,
 }
 

@@ -33,7 +33,7 @@ impl Membership {
         }
     }
 
-    /// Leaves, and releases the name, unless the member has another connection here. A connection on
+    /// Leaves, and releases the name, unless the member has another connection on this dyno. A connection on
     /// another dyno claims the name again as soon as that dyno reads the list: within a second.
     pub async fn quit(self, rooms: &Rooms) {
         if !self.room.leave(&self.conn, &self.member) {

@@ -63,7 +63,7 @@ impl Room {
         (state.position, state.history.keep())
     }
 
-    /// Takes what was missed, sends it to everyone here, and goes live. False if messages are missing in
+    /// Takes what was missed, sends it to all connections, and goes live. False if messages are missing in
     /// between: drops the history and closes everyone with 1012, to resume and see a gap.
     pub fn go_live(&self, Following { past, events }: Following) -> bool {
         let mut state = lock(&self.state);
@@ -90,7 +90,7 @@ impl Room {
         true
     }
 
-    /// Waits for live events and sends them to everyone here, a batch at a time. `Ready(false)`: the
+    /// Waits for live events and sends them to all connections, a batch at a time. `Ready(false)`: the
     /// following has ended. It receives, sends and appends in one step under the lock: at any other moment
     /// a message is either in the channel or in the history.
     pub fn poll_deliver(&self, cx: &mut Context) -> Poll<bool> {
@@ -109,7 +109,7 @@ impl Room {
         Poll::Ready(true)
     }
 
-    /// The room is not live from now on. Connections that are still here are closed with 1012, to resume.
+    /// The room is not live from now on. The connections that are left are closed with 1012, to resume.
     pub fn stop(&self) {
         let mut state = lock(&self.state);
         state.events = None;
@@ -144,7 +144,7 @@ impl Room {
         welcome: Welcome,
     ) -> Option<Id> {
         let mut state = lock(&self.state);
-        // The page may have seen on another dyno what still waits in the channel here.
+        // The page may have seen on another dyno what still waits in the channel of this one.
         while let Ok(first) = state.events.as_mut()?.try_recv() {
             self.publish_waiting(&mut state, first);
         }
@@ -166,7 +166,7 @@ impl Room {
         Some(replay.from)
     }
 
-    /// Takes the connection out. Returns whether the member has another one here.
+    /// Takes the connection out. Returns whether the member has another one on this dyno.
     pub fn leave(&self, conn: &Arc<Conn>, member: &Member) -> bool {
         let mut state = lock(&self.state);
         state.connections.remove(conn);
@@ -183,7 +183,7 @@ impl Room {
         lock(&self.state).connections.present().cloned().collect()
     }
 
-    /// Takes the list of members, and sends it to everyone here if it has changed.
+    /// Takes the list of members, and sends it to all connections if it has changed.
     pub fn set_members(&self, mut all: Names) {
         let mut state = lock(&self.state);
         // Members who joined while the list was being read are missing from it.
@@ -196,7 +196,7 @@ impl Room {
         }
     }
 
-    /// Claims a name again that was lost, if the member is still here. If somebody else has it by now,
+    /// Claims a name again that was lost, if the member is still on this dyno. If somebody else has it by now,
     /// closes the connections of its former owner.
     pub async fn claim_again(&self, store: &Store, member: &Member) {
         if lock(&self.state).connections.of(member).is_empty() {
@@ -224,7 +224,7 @@ impl Room {
     }
 
     /// Steps 4 and 5 of a message. Takes entries up to [`BATCH`] bytes, encodes each message once, sends the
-    /// joined frames to everyone here, and appends the messages to the history.
+    /// joined frames to all connections, and appends the messages to the history.
     fn publish(&self, state: &mut State, mut next: impl FnMut() -> Option<Entry>) {
         let (mut joined, mut json, mut new) = (Vec::new(), Vec::new(), Vec::new());
         let mut bytes = 0;

@@ -64,8 +64,9 @@ impl Session {
         }
     }
 
-    /// Refuses the connection: this dyno is full, or this address has too many connections. A browser does not show the status of a failed handshake, so
-    /// this comes after the upgrade. `retry_ms`: when the page should try again.
+    /// Refuses the connection: this dyno is full, or this address has too many connections. A browser does not
+    /// show the status of a failed handshake, so this comes after the upgrade. `retry_ms`: when the page should
+    /// try again.
     pub fn refuse(&mut self, retry_ms: u64) {
         self.send_status();
         let busy = Refusal::from(ErrorCode::Busy).retry_in(retry_ms);

@@ -15,7 +15,7 @@ pub const TOTAL_LIMIT: usize = 64 * 1024 * 1024;
 static TOTAL: AtomicUsize = AtomicUsize::new(0);
 static OVER_LIMIT: Notify = Notify::const_new();
 
-/// What all outboxes hold now.
+/// The bytes that all outboxes hold now.
 pub fn total() -> usize {
     TOTAL.load(Relaxed)
 }

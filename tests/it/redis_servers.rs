@@ -142,7 +142,7 @@ async fn a_redis_without_evalsha_is_never_up_and_the_log_names_the_command() {
     assert!(line.contains("unknown command 'EVALSHA'"), "{line}");
     assert!(
         !line.contains(NEEDED),
-        "the version is not to blame: {line}"
+        "the version is not the reason: {line}"
     );
 }
 

@@ -171,9 +171,9 @@ async fn members_that_ignore_move_are_closed_after_the_grace_and_the_dyno_ends_i
     let redis = Redis::start(&[]).await;
     let mut dynos = dynos(&redis, 1, &[]).await; // with the default of GRACE_SECONDS
     let mut members = members_on(&dynos[0], 100).await;
-    let mut deaf = vec![]; // do not even answer a Close
+    let mut silent = vec![]; // do not even answer a Close
     for i in 0..5 {
-        deaf.push(Raw::joined(&dynos[0], "library", &format!("n{i}")).await);
+        silent.push(Raw::joined(&dynos[0], "library", &format!("n{i}")).await);
     }
     let stopped = Instant::now();
     dynos[0].signal(Signal::SIGTERM);

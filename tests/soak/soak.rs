@@ -180,7 +180,8 @@ async fn soak(flags: &Flags) -> usize {
     sim.failures.borrow().len()
 }
 
-/// The reasons why the simulation is not at rest yet: users without a connection, messages without an acknowledgement, lists of members.
+/// The reasons why the simulation is not at rest yet: users without a connection, messages without
+/// an acknowledgement, lists of members.
 fn not_at_rest(sim: &Simulation, streams: &Streams, rooms: &[String]) -> Vec<String> {
     let mut unsettled = vec![];
     for user in verify::present(sim) {

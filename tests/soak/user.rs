@@ -1,5 +1,5 @@
-//! What one simulated user sent and saw, and the check of each message against the earlier ones. `verify.rs` compares
-//! it with the stream at the end.
+//! One simulated user: the messages that it sent and saw, and the check of each message against the earlier ones.
+//! `verify.rs` compares it with the stream at the end.
 
 use super::support::Id;
 use std::collections::BTreeSet;

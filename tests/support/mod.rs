@@ -1,4 +1,4 @@
-//! What the tests share: private servers, clients that make a test read like a script, and checks of the promise.
+//! Shared by all tests: private servers, clients that make a test read like a script, and checks of the promise.
 //!
 //! Every test starts its own dyno (the real binary, in an empty environment) and, where it needs one, its own
 //! `redis-server` on a free port; both end with the test. A test waits for facts, with a time limit; when the time

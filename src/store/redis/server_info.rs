@@ -1,9 +1,9 @@
-//! What a Redis says about itself: its version, and what it does when its memory is full.
+//! A server's own description: its version, and its policy when its memory is full.
 
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, InfoDict, RedisResult};
 
-/// The oldest version that takes scripts with flags. Valkey calls itself 7 here, too.
+/// The oldest version that takes scripts with flags. Valkey calls itself 7 in this field, too.
 const OLDEST: u32 = 7;
 
 pub struct ServerInfo {
