@@ -13,6 +13,7 @@ use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
 
 use crate::peer::Peer;
+use crate::support::dyno::single_file;
 use crate::support::{Dyno, Redis, Store, TALKATIVE, World, bound_to_us};
 
 /// The core of the server. Redis and the clients share the other one.
@@ -42,6 +43,18 @@ impl Server {
     pub fn chat(store: Store) -> Server {
         let redis = (store == Store::Redis).then(|| wait_for(Redis::start(&[])));
         let dyno = start_dyno(redis.as_ref());
+        Server::of_dyno(dyno, redis)
+    }
+
+    /// `examples/single_file.rs` with a private Redis.
+    pub fn single_file() -> Server {
+        let redis = wait_for(Redis::start(&[]));
+        let (program, url) = (single_file(), redis.url());
+        let dyno = measured(|| wait_for(Dyno::start_program_on(program, &url, &[])));
+        Server::of_dyno(dyno, Some(redis))
+    }
+
+    fn of_dyno(dyno: Dyno, redis: Option<Redis>) -> Server {
         let (wire, addr, pid) = (Wire::Chat, dyno.addr(), dyno.pid());
         let world = Some(World { dyno, redis });
         Server {
@@ -96,6 +109,17 @@ impl Server {
     pub fn redis(&self) -> &Redis {
         let redis = self.world.as_ref().and_then(|world| world.redis.as_ref());
         redis.expect("this server has a Redis")
+    }
+
+    /// CPU time of the server's Redis, in µs.
+    pub fn redis_cpu(&self) -> f64 {
+        let info: String = self.redis().cmd(&["INFO", "cpu"]);
+        let seconds = |name: &str| {
+            let line = info.lines().find_map(|line| line.strip_prefix(name));
+            let seconds = line.and_then(|seconds| seconds.parse::<f64>().ok());
+            seconds.expect("Redis counts its CPU time")
+        };
+        (seconds("used_cpu_sys:") + seconds("used_cpu_user:")) * 1e6
     }
 
     /// CPU time of all threads of the process, in user and kernel mode. The same as in `/proc/PID/stat`, but in

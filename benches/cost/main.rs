@@ -70,13 +70,14 @@ type Part = (&'static str, fn(&Plan) -> Vec<Row>);
 /// in a large room each join sends the whole list to everybody.
 const OF_SINGLE_FILE: [&str; 4] = ["start", "paced", "idle", "join"];
 
-const PARTS: [Part; 10] = [
+const PARTS: [Part; 11] = [
     ("start", start::start),
     ("full", fanout::full_speed),
     ("paced", fanout::paced),
     ("idle", connections::idle),
     ("join", connections::join),
     ("small", rooms::small),
+    ("naive", rooms::naive), // in the column of the floor: the single file
     ("dynos", dynos::between),
     ("readers", fanout::readers),
     ("rooms", rooms::growth),

@@ -13,6 +13,48 @@ pub fn small(plan: &Plan) -> Vec<Row> {
     vec![measure(plan, "small", rooms, size, TimesFloor(1.5))]
 }
 
+/// 500 rooms of four clients, beside `examples/single_file.rs`, which only publishes and subscribes: it stores nothing,
+/// and recognises no resend.
+pub fn naive(plan: &Plan) -> Vec<Row> {
+    let (rooms, size) = (plan.size(500, 10), 4);
+    let rates: &[u64] = match plan.short {
+        true => &[50],
+        false => &[1_000, 2_000, 6_000],
+    };
+    let start = |server| Load::new(plan, server, rooms * size, |n| n / size);
+    let mut chat = start(Server::chat(Store::Redis));
+    let mut naive = start(Server::single_file());
+    let beside = |per_second: &u64| {
+        let (mut ours, mut theirs) = <([Vec<f64>; 4], [Vec<f64>; 4])>::default();
+        for turn in plan.repeats() {
+            progress(&format!("naive {per_second}/s {turn}"));
+            for (load, lists) in [(&mut chat, &mut ours), (&mut naive, &mut theirs)] {
+                let redis = load.server.redis_cpu();
+                let speaker = |n: usize| n % rooms * size + n / rooms % size;
+                let talk = load.at_rate(*per_second, plan.time(4.0, 0.3), size, speaker);
+                let redis = load.server.redis_cpu() - redis;
+                let per_message = redis / (talk.deliveries / size as f64);
+                let cpu = talk.cpu_per_delivery();
+                let figures = [cpu, per_message, talk.delay(500), talk.delay(990)];
+                lists.iter_mut().zip(figures).for_each(|(l, f)| l.push(f));
+            }
+        }
+        let what = [
+            "CPU per delivery, µs",
+            "CPU of Redis per message, µs",
+            "p50, ms",
+            "p99, ms",
+        ];
+        let rows = what.into_iter().zip(ours.into_iter().zip(theirs));
+        let row = |(what, (ours, theirs))| {
+            let what = format!("{rooms} rooms of {size}, {per_second} messages/s: {what}");
+            Row::new("naive", what, ours, Info).with_floor(theirs)
+        };
+        rows.map(row).collect::<Vec<_>>()
+    };
+    rates.iter().flat_map(beside).collect()
+}
+
 /// A delivery costs the same, however many rooms there are.
 pub fn growth(plan: &Plan) -> Vec<Row> {
     let counts: &[usize] = if plan.short {

@@ -98,7 +98,13 @@ impl Dyno {
 
     /// A dyno that is connected to its Redis, perhaps through a proxy.
     pub async fn start_with_redis_at(url: &str, vars: &[(&str, &str)]) -> Dyno {
-        let dyno = Dyno::start(&[&[("REDIS_URL", url)], vars].concat()).await;
+        Dyno::start_program_on(program(), url, vars).await
+    }
+
+    /// The same with another program.
+    pub async fn start_program_on(program: PathBuf, url: &str, vars: &[(&str, &str)]) -> Dyno {
+        let vars = [&[("REDIS_URL", url)], vars].concat();
+        let dyno = Dyno::start_program(program, &vars).await;
         let log = async || match dyno.log() {
             log if log.contains("redis=up") => Ok(()),
             log => Err(log),
