@@ -175,7 +175,7 @@ function receiveNext(frame) {
 const FINAL = [4400, 1003, 4429, 1009];
 export const isFinal = (code) => FINAL.includes(code);
 
-// The only place that decides what follows the end of a connection, whoever ended it.
+// Decides what follows the end of a connection. Every end of a connection comes to this function.
 function ended(code) {
   const { refusal } = connection;
   closeSockets(code);
@@ -193,7 +193,7 @@ function ended(code) {
 }
 
 // A proxy that does not pass WebSocket connections on, or an origin that is not allowed: no retry helps, but the person
-// can tell whoever runs the server.
+// can report it to the operator of the server.
 async function findOutIfBlocked() {
   let answers = false;
   try {

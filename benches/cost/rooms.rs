@@ -16,6 +16,12 @@ pub fn small(plan: &Plan) -> Vec<Row> {
 /// 500 rooms of four clients, beside `examples/single_file.rs`, which only publishes and subscribes: it stores nothing,
 /// and recognises no resend.
 pub fn naive(plan: &Plan) -> Vec<Row> {
+    const NAMES: [&str; 4] = [
+        "CPU per delivery, µs",
+        "CPU of Redis per message, µs",
+        "p50, ms",
+        "p99, ms",
+    ];
     let (rooms, size) = (plan.size(500, 10), 4);
     let rates: &[u64] = match plan.short {
         true => &[50],
@@ -24,35 +30,35 @@ pub fn naive(plan: &Plan) -> Vec<Row> {
     let start = |server| Load::new(plan, server, rooms * size, |n| n / size);
     let mut chat = start(Server::chat(Store::Redis));
     let mut naive = start(Server::single_file());
-    let beside = |per_second: &u64| {
+    let mut rows = vec![];
+    for per_second in rates {
         let (mut ours, mut theirs) = <([Vec<f64>; 4], [Vec<f64>; 4])>::default();
         for turn in plan.repeats() {
             progress(&format!("naive {per_second}/s {turn}"));
             for (load, lists) in [(&mut chat, &mut ours), (&mut naive, &mut theirs)] {
                 let redis = load.server.redis_cpu();
-                let speaker = |n: usize| n % rooms * size + n / rooms % size;
-                let talk = load.at_rate(*per_second, plan.time(4.0, 0.3), size, speaker);
+                let (time, speaker) = (plan.time(4.0, 0.3), in_turn(rooms, size));
+                let talk = load.at_rate(*per_second, time, size, speaker);
                 let redis = load.server.redis_cpu() - redis;
-                let per_message = redis / (talk.deliveries / size as f64);
-                let cpu = talk.cpu_per_delivery();
-                let figures = [cpu, per_message, talk.delay(500), talk.delay(990)];
-                lists.iter_mut().zip(figures).for_each(|(l, f)| l.push(f));
+                let messages = talk.deliveries / size as f64;
+                let (cpu, redis) = (talk.cpu_per_delivery(), redis / messages);
+                let figures = [cpu, redis, talk.delay(500), talk.delay(990)];
+                for (list, figure) in lists.iter_mut().zip(figures) {
+                    list.push(figure);
+                }
             }
         }
-        let what = [
-            "CPU per delivery, µs",
-            "CPU of Redis per message, µs",
-            "p50, ms",
-            "p99, ms",
-        ];
-        let rows = what.into_iter().zip(ours.into_iter().zip(theirs));
-        let row = |(what, (ours, theirs))| {
+        for (what, (ours, theirs)) in NAMES.into_iter().zip(ours.into_iter().zip(theirs)) {
             let what = format!("{rooms} rooms of {size}, {per_second} messages/s: {what}");
-            Row::new("naive", what, ours, Info).with_floor(theirs)
-        };
-        rows.map(row).collect::<Vec<_>>()
-    };
-    rates.iter().flat_map(beside).collect()
+            rows.push(Row::new("naive", what, ours, Info).with_floor(theirs));
+        }
+    }
+    rows
+}
+
+/// The sender of the nth message: in each room in turn, and in each room each of its clients in turn.
+fn in_turn(rooms: usize, size: usize) -> impl Fn(usize) -> usize {
+    move |n| n % rooms * size + n / rooms % size
 }
 
 /// A delivery costs the same, however many rooms there are.
@@ -74,19 +80,18 @@ pub fn growth(plan: &Plan) -> Vec<Row> {
     rows
 }
 
-/// A message in each room in turn, and in each room from each of its clients in turn.
 fn measure(plan: &Plan, part: &'static str, rooms: usize, size: usize, limit: Limit) -> Row {
     let per_second = match limit {
         Info => plan.size(1_000, 50),
         _ => rooms,
     } as u64;
-    let speaker = |n: usize| n % rooms * size + n / rooms % size;
     let (mut cost, mut bare) = (vec![], vec![]);
     for turn in plan.repeats() {
         progress(&format!("{rooms} rooms {turn}"));
         let measure = |server| {
             let mut load = Load::new(plan, server, rooms * size, |n| n / size);
-            let measured = load.at_rate(per_second, plan.time(5.0, 0.3), size, speaker);
+            let measured =
+                load.at_rate(per_second, plan.time(5.0, 0.3), size, in_turn(rooms, size));
             measured.cpu_per_delivery()
         };
         cost.push(measure(Server::chat(Store::Redis)));

@@ -7,27 +7,11 @@ use serde_json::json;
 use std::{fs, path::Path};
 
 async fn two_processes() -> (Redis, Dyno, Dyno) {
-    let (program, redis) = (single_file(), Redis::start(&[]).await);
-    let start = async |name| {
-        let vars = [("REDIS_URL", &*redis.url()), ("DYNO", name)];
-        let dyno = Dyno::start_program(program.clone(), &vars).await;
-        is_up(&dyno, 1).await;
-        dyno
-    };
+    let redis = Redis::start(&[]).await;
+    let start =
+        async |name| Dyno::start_program_on(single_file(), &redis.url(), &[("DYNO", name)]).await;
     let (a, b) = (start("web.1").await, start("web.2").await);
     (redis, a, b)
-}
-
-/// Waits until the program has connected to Redis so many times.
-async fn is_up(dyno: &Dyno, times: usize) {
-    eventually("it has its Redis", PATIENCE, async || {
-        let log = dyno.log();
-        match log.matches("redis=up").count() == times {
-            true => Ok(()),
-            false => Err(log),
-        }
-    })
-    .await;
 }
 
 async fn sees_both(client: &mut Client) {
@@ -82,7 +66,7 @@ async fn without_redis_the_single_file_sends_the_page_away_to_try_again() {
     taro.send(join).await;
     taro.expect_close(1012).await;
     redis.restart().await;
-    is_up(&dyno, 2).await;
+    dyno.connected_to_redis(2).await;
     dyno.join("lobby", "taro").await;
 }
 

@@ -1,5 +1,5 @@
-//! The shared state of the soak test: Redis, the dynos, the users, and counters. It also checks lists of members. For this it
-//! records since when each dyno and Redis run without a fault.
+//! The shared state of the soak test: Redis, the dynos, the users, and counters. It also checks lists of members.
+//! For this it records since when each dyno and Redis run without a fault.
 
 use super::Flags;
 use super::compare::Seen;
@@ -218,7 +218,7 @@ impl Simulation {
         }
     }
 
-    /// What is wrong with the list of members that `dyno` just sent to `viewer`.
+    /// Checks the list of members that `dyno` just sent to `viewer`. Returns the violations as sentences.
     pub fn judge_list(&self, viewer: &User, dyno: usize, frame: &Value) -> Vec<String> {
         let now = Instant::now();
         let blind = viewer.blind_until.is_some_and(|until| now < until);

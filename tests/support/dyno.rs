@@ -105,12 +105,17 @@ impl Dyno {
     pub async fn start_program_on(program: PathBuf, url: &str, vars: &[(&str, &str)]) -> Dyno {
         let vars = [&[("REDIS_URL", url)], vars].concat();
         let dyno = Dyno::start_program(program, &vars).await;
-        let log = async || match dyno.log() {
-            log if log.contains("redis=up") => Ok(()),
+        dyno.connected_to_redis(1).await;
+        dyno
+    }
+
+    /// Waits until the log says so many times that the program has connected to Redis.
+    pub async fn connected_to_redis(&self, times: usize) {
+        let log = async || match self.log() {
+            log if log.matches("redis=up").count() == times => Ok(()),
             log => Err(log),
         };
-        eventually("the dyno has its Redis", PATIENCE, log).await;
-        dyno
+        eventually("it has connected to Redis", PATIENCE, log).await;
     }
 
     /// Waits until its link to Redis is not down. Opens no WebSocket: it might still be counted when the test goes on.

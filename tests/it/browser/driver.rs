@@ -1,8 +1,8 @@
-//! Starts browsers and gives each test one with empty storage: Chromium, or whichever `BROWSER` names.
+//! Starts browsers and gives each test one with empty storage: Chromium, or the one that `BROWSER` names.
 //!
 //! Each browser has a WebDriver of its own, to which the crate fantoccini speaks. Chromium is used by one test after
 //! another: each test has a user context (cookies, storage, cache, permissions) that is made for it and removed after
-//! it, with all its tabs and what was emulated in them. Firefox and WebKit are started anew for each test.
+//! it, with all its tabs and what was emulated in them. Firefox and WebKit start again for each test.
 
 use crate::support::{PATIENCE, bound_to_us, free_port, heavy};
 use fantoccini::error::CmdError;
@@ -343,7 +343,7 @@ impl Browser {
         tokio::join!(Browser::start_with(turns), Browser::start_with(other))
     }
 
-    /// Two persons, of whom the first reads Japanese.
+    /// Two persons. The first one reads Japanese.
     pub async fn start_two_languages() -> (Browser, Browser) {
         let mut turns = heavy(2).await;
         let other = turns.split(1).expect("two permits were taken");
@@ -402,7 +402,7 @@ impl Browser {
             .expect(command);
     }
 
-    /// What the console showed since the last call: errors, warnings, violations of the content security policy.
+    /// The lines of the console since the last call: errors, warnings, violations of the content security policy.
     /// Only chromedriver has this command.
     pub async fn console(&self) -> Vec<String> {
         let entries = self.client.issue_cmd(SessionCommand::console()).await;

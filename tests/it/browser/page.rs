@@ -1,4 +1,4 @@
-//! What a person does with the page and sees on it. Fields and buttons are found as a screen reader finds them: by
+//! A person's actions on the page, and the parts that a person sees. Fields and buttons are found as a screen reader finds them: by
 //! role and accessible name.
 
 use super::*;

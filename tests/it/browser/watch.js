@@ -1,5 +1,5 @@
 // Runs in the page before it connects. Records the time without a welcomed connection, how many connections there are,
-// what a screen reader is given to announce, and how long messages wait for their acknowledgement.
+// the texts that a screen reader announces, and how long messages wait for their acknowledgement.
 
 const live = new Set(), open = new Set(), typed = new Map();
 let awaySince = null;
