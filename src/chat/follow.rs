@@ -22,8 +22,7 @@ pub async fn follow(store: &Store, room: &Room) -> Infallible {
     loop {
         // An error means that there is no sender: in memory the value never changes.
         let _ = up.wait_for(|up| *up).await;
-        let (position, _) = room.position_and_keep();
-        let names_changed = room.names_changed.clone();
+        let (position, names_changed) = (room.position(), room.names_changed.clone());
         let Ok(following) = store.follow(&room.name, position, names_changed).await else {
             tokio::select! {
                 () = sleep(RETRY) => {}

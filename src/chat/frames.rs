@@ -16,6 +16,6 @@ pub static REDIS_UP: LazyLock<Bytes> = LazyLock::new(|| frame::text(outgoing::RE
 /// The frames of a heartbeat at this moment: a Ping and a `tick`. Ping and Pong reset the router's idle timer in both
 /// directions; the `tick` shows the page a live connection, because a page cannot see Pings.
 pub fn heartbeat(app: &App) -> Bytes {
-    let tick = frame::text(&outgoing::tick(app.spread_ms()));
+    let tick = frame::text(outgoing::tick(app.spread_ms()));
     [&frame::PING, &tick[..]].concat().into()
 }

@@ -45,6 +45,12 @@ impl History {
         self.entries.back().map(|(id, _)| *id).unwrap_or_default()
     }
 
+    /// The JSON of a message.
+    pub fn get(&self, id: Id) -> Option<&[u8]> {
+        let place = self.entries.binary_search_by_key(&id, |(id, _)| *id);
+        place.ok().map(|n| &*self.entries[n].1)
+    }
+
     /// How many messages the stream should keep with the next one: as many as the history will hold.
     /// This bounds the stream in bytes, too.
     pub fn keep(&self) -> usize {

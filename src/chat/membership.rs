@@ -36,7 +36,8 @@ impl Membership {
     /// Leaves, and releases the name, unless the member has another connection on this dyno. A connection on
     /// another dyno claims the name again as soon as that dyno reads the list: within a second.
     pub async fn quit(self, rooms: &Rooms) {
-        if !self.room.leave(&self.conn, &self.member) {
+        self.room.leave(&self.conn);
+        if !self.room.has(&self.member) {
             rooms.store.release(&self.room.name, &self.member).await;
         }
     }
@@ -44,6 +45,6 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        self.room.leave(&self.conn, &self.member);
+        self.room.leave(&self.conn);
     }
 }

@@ -45,6 +45,14 @@ struct State {
     garbage_logged: bool,
 }
 
+impl State {
+    /// Every message that the stream gets from now on comes through the channel.
+    fn is_live(&self) -> bool {
+        let events = self.events.as_ref();
+        events.is_some_and(|events| !events.is_closed())
+    }
+}
+
 impl Room {
     /// A room that is not live yet.
     pub fn new(name: RoomName, metrics: Arc<Metrics>) -> Room {
@@ -57,10 +65,20 @@ impl Room {
         }
     }
 
-    /// Where to follow from, and how many messages the stream should keep.
-    pub fn position_and_keep(&self) -> (Id, usize) {
+    /// The newest message that this room has: where to follow from.
+    pub fn position(&self) -> Id {
+        lock(&self.state).position
+    }
+
+    /// How many messages the stream should keep with the next one. `None` while the room is not live.
+    pub fn keep(&self) -> Option<usize> {
         let state = lock(&self.state);
-        (state.position, state.history.keep())
+        state.is_live().then(|| state.history.keep())
+    }
+
+    /// The JSON of a message that the history holds.
+    pub fn message(&self, id: Id) -> Option<Vec<u8>> {
+        lock(&self.state).history.get(id).map(<[u8]>::to_vec)
     }
 
     /// Takes what was missed, sends it to all connections, and goes live. False if messages are missing in
@@ -148,7 +166,7 @@ impl Room {
         while let Ok(first) = state.events.as_mut()?.try_recv() {
             self.publish_waiting(&mut state, first);
         }
-        if state.events.as_ref()?.is_closed() {
+        if !state.is_live() {
             return None;
         }
         let replay = state.history.after(last);
@@ -166,11 +184,14 @@ impl Room {
         Some(replay.from)
     }
 
-    /// Takes the connection out. Returns whether the member has another one on this dyno.
-    pub fn leave(&self, conn: &Arc<Conn>, member: &Member) -> bool {
-        let mut state = lock(&self.state);
-        state.connections.remove(conn);
-        !state.connections.of(member).is_empty()
+    /// Takes the connection out.
+    pub fn leave(&self, conn: &Arc<Conn>) {
+        lock(&self.state).connections.remove(conn);
+    }
+
+    /// Whether the member has a connection on this dyno.
+    pub fn has(&self, member: &Member) -> bool {
+        !lock(&self.state).connections.of(member).is_empty()
     }
 
     /// The connections on this dyno.
@@ -199,7 +220,7 @@ impl Room {
     /// Claims a name again that was lost, if the member is still on this dyno. If somebody else has it by now,
     /// closes the connections of its former owner.
     pub async fn claim_again(&self, store: &Store, member: &Member) {
-        if lock(&self.state).connections.of(member).is_empty() {
+        if !self.has(member) {
             return;
         }
         let claimed = store.claim(&self.name, member).await;
@@ -207,7 +228,7 @@ impl Room {
         if conns.is_empty() {
             store.release(&self.name, member).await; // the member left meanwhile
         } else if claimed == Err(ErrorCode::NameTaken) {
-            let error = frame::text(&outgoing::error(&ErrorCode::NameTaken.into()));
+            let error = frame::text(outgoing::error(&ErrorCode::NameTaken.into()));
             for conn in conns {
                 conn.push(&error);
                 conn.close(close_code::REFUSED, ErrorCode::NameTaken.word());

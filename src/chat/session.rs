@@ -70,7 +70,7 @@ impl Session {
     pub fn refuse(&mut self, retry_ms: u64) {
         self.send_status();
         let busy = Refusal::from(ErrorCode::Busy).retry_in(retry_ms);
-        self.conn.push(&frame::text(&outgoing::error(&busy)));
+        self.conn.push(&frame::text(outgoing::error(&busy)));
         self.conn.close(close_code::FULL, ErrorCode::Busy.word());
     }
 
@@ -221,7 +221,8 @@ impl Session {
         };
         let (room_name, cid) = (&room.name, &talk.cid);
         log::debug!("step=1 event=received room={room_name:?} cid={cid}");
-        let (_, keep) = room.position_and_keep();
+        // While the room reads what it missed, this cid may be among that, and Redis may have forgotten it.
+        let keep = room.keep().ok_or(ErrorCode::Busy)?;
         let talk = store::Talk {
             room: room_name,
             member,
@@ -234,7 +235,9 @@ impl Session {
         match stored {
             // Older than this connection's welcome, so its `talk` will not come from the room: send it now.
             Stored::Duplicate(id) if id < membership.replay_from => {
-                self.conn.push(&frame::text(&outgoing::talk(id, &message)));
+                let stored = room.message(id);
+                let json = stored.unwrap_or_else(|| outgoing::talk(id, &message).into_bytes());
+                self.conn.push(&frame::text(&json));
             }
             // Step 7: the page finds its cid in the `talk` that the room sends or has sent.
             Stored::Duplicate(_) | Stored::New(_) => {}
@@ -249,7 +252,7 @@ impl Session {
             self.send_status(); // if the outage is known, the page hears of it first
             refusal.retry_ms = Some(rand::random_range(BUSY_RETRY_MS));
         }
-        self.conn.push(&frame::text(&outgoing::error(&refusal)));
+        self.conn.push(&frame::text(outgoing::error(&refusal)));
         self.bad_messages += u32::from(code == ErrorCode::BadMessage);
         let flood = self.talks.refused.max(self.pings.refused) >= MAX_REFUSALS;
         let close = match code {

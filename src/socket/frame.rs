@@ -25,9 +25,10 @@ pub fn put_text(out: &mut Vec<u8>, text: &[u8]) {
 }
 
 /// A text frame.
-pub fn text(text: &str) -> Bytes {
+pub fn text(text: impl AsRef<[u8]>) -> Bytes {
+    let text = text.as_ref();
     let mut out = Vec::with_capacity(text.len() + 10);
-    put_text(&mut out, text.as_bytes());
+    put_text(&mut out, text);
     counted(out)
 }
 
@@ -82,7 +83,7 @@ mod tests {
             let middle = Arc::new(Buffer::new(json.clone().into_bytes()));
             let frame = text_around("[", &middle, "]");
             assert_eq!(frame.len(), pieces);
-            assert_eq!(frame.concat(), text(&format!("[{json}]")));
+            assert_eq!(frame.concat(), text(format!("[{json}]")));
             let other = text_around("", &middle, "");
             assert_eq!(
                 frame.get(1).map(|b| b.as_ptr()),

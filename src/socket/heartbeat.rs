@@ -113,7 +113,7 @@ mod tests {
         buffer.expect("a small buffer");
         let conn = Arc::new(Conn::new(stream));
         while conn.queued_bytes() < bytes {
-            conn.push(&frame::text(&"x".repeat(8 * KIB)));
+            conn.push(&frame::text("x".repeat(8 * KIB)));
         }
         (conn, peer)
     }

@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn a_slow_reader_gets_whole_frames_and_then_the_close() {
         let (socket, mut outbox) = (Socket::default(), Outbox::default());
-        let frame = frame::text(&"x".repeat(LIMIT / 4));
+        let frame = frame::text("x".repeat(LIMIT / 4));
         for space in [10, 0, 0, 0, 0, 0] {
             outbox.push(&frame);
             socket.flush(&mut outbox, space);

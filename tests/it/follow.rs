@@ -77,6 +77,25 @@ async fn a_read_that_ends_at_its_limit_is_a_gap() {
     assert_eq!(back.ids().len(), facts::NEWCOMER);
 }
 
+/// Hanako's message was stored, but the link was lost before the reply. After two minutes Redis has forgotten its cid.
+#[tokio::test]
+async fn a_resend_is_refused_until_the_room_has_read_what_it_missed() {
+    let (redis, proxy, behind, _direct) = two_dynos().await;
+    let mut hanako = behind.join("lobby", "hanako").await;
+    cut(&proxy, &mut hanako).await;
+    let body = r#"{"user":"hanako","message":"once","cid":"c1"}"#;
+    let key = facts::stream_key("lobby");
+    redis.cmd::<String>(&["XADD", &key, "*", "m", body]);
+    // The room needs two round trips, and the talk one.
+    proxy.lead_to((Ipv4Addr::LOCALHOST, redis.port).into(), SECOND / 4);
+    proxy.set(Flow::Through);
+    hanako.expect_redis("up", PATIENCE).await;
+    hanako.talk_as("once", "c1").await;
+    assert_eq!(hanako.expect_busy().await["cid"], "c1");
+    hanako.hears("once").await;
+    assert_eq!(redis.cmd::<usize>(&["XLEN", &key]), 1);
+}
+
 #[tokio::test]
 async fn entries_with_other_fields_are_skipped() {
     let redis = Redis::start(&[]).await;
