@@ -51,7 +51,7 @@ export function start(all) {
 
 export function connect() {
   closeSockets();
-  Object.assign(connection, { phase: "trying", triedAt: now(), giveUpAt: now() + TRY_MS, heardAt: now(), rejoinAt: 0, refusal: null });
+  Object.assign(connection, { phase: "trying", triedAt: now(), giveUpAt: now() + TRY_MS, heardAt: now(), refusal: null });
   connection.socket = open();
   connection.triesSinceOpen += 1;
   handlers.changed();
@@ -89,7 +89,7 @@ export function send(frame, socket = connection.socket) {
 function closeSockets(code) {
   const { socket, next, phase, welcomedAt } = connection;
   if (phase === "live" && now() - welcomedAt > GOOD_MS) connection.failedTries = 0;
-  Object.assign(connection, { socket: null, next: null, pingedAt: 0, redisDown: false });
+  Object.assign(connection, { socket: null, next: null, pingedAt: 0, rejoinAt: 0, redisDown: false });
   socket?.close();
   next?.close();
   handlers.closed(code);
