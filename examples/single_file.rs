@@ -73,7 +73,8 @@ async fn serve(hub: Arc<Hub>, mut stream: BufReader<TcpStream>) -> io::Result<()
     let path = head.split([' ', '?']).nth(1).unwrap_or_default();
     let mut headers = head.lines().filter_map(|line| line.split_once(": "));
     let key = headers.find(|(name, _)| name.eq_ignore_ascii_case("Sec-WebSocket-Key"));
-    if let ("/ws", Some((_, key))) = (path, key) {
+    // Each try of the page has a path of its own: see `open` in public/connection.js.
+    if let (true, Some((_, key))) = (path.starts_with("/ws"), key) {
         let accept = derive_accept_key(key.as_bytes());
         let answer = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\

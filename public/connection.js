@@ -2,7 +2,7 @@
 //
 // It does not touch the document. chat.js passes to `start` what has to happen, and calls `check` every 250 ms.
 
-import { now } from "./common.js";
+import { now, randomHex } from "./common.js";
 
 const TRY_MS = 10_000;          // a try succeeds if the socket opens and the welcome comes within this time
 const SLACK_MS = 10_000;        // a connection is dead after `tick_ms` and this time without a frame
@@ -59,7 +59,10 @@ export function connect() {
 
 // An event counts only for the current socket or the next one. A socket that was given up is ignored.
 function open() {
-  const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`);
+  // Each try has a path of its own. Firefox delays a WebSocket to a path where one has failed, longer for each failure and
+  // for all tabs together. The page has its own back-off.
+  const path = `/ws/${randomHex(4)}`;
+  const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${path}`);
   socket.onopen = () => {
     Object.assign(connection, { triesSinceOpen: 0, webSocketBlocked: false });
     join(socket);

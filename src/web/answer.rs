@@ -63,13 +63,13 @@ pub fn route(
             let headers = [kind, ("Cache-Control", "no-store")];
             answer(200, &headers, &health(), request.is_head())
         }
-        "/ws" if redirect => {
+        path if is_websocket(path) && redirect => {
             return Err((
                 403,
                 "Use wss:// (WebSocket clients do not follow redirects).",
             ));
         }
-        "/ws" => return Ok((websocket(request, origins)?, true)),
+        path if is_websocket(path) => return Ok((websocket(request, origins)?, true)),
         _ if redirect => {
             let host = request.host.strip_suffix(":80").unwrap_or(&request.host);
             let location = format!("https://{host}{}", request.target);
@@ -78,6 +78,14 @@ pub fn route(
         _ => file(request, is_https)?,
     };
     Ok((plain, false))
+}
+
+/// `/ws`, or `/ws/` and letters and digits. Each try of the page has a path of its own: see `open` in
+/// `public/connection.js`.
+fn is_websocket(path: &str) -> bool {
+    let rest = path.strip_prefix("/ws/");
+    let is_word = |rest: &str| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_alphanumeric());
+    path == "/ws" || rest.is_some_and(is_word)
 }
 
 /// The answer to a WebSocket handshake.

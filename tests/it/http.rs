@@ -881,6 +881,26 @@ async fn headers_of_an_upgrade_may_be_written_in_any_case() {
 }
 
 #[tokio::test]
+async fn the_path_of_the_socket_may_go_on_with_one_word() {
+    let dyno = Dyno::start(&[]).await;
+    let [connection, upgrade, version] = UPGRADE;
+    let key = key(KEY);
+    let headers = [connection, upgrade, version, &key];
+    for path in "/ws /ws?c /ws/0a1b2c3d /ws/0a1b2c3d?c".split(' ') {
+        let request = head(&format!("GET {path}"), &dyno.host(), &headers);
+        let answer = Raw::request(dyno.addr(), request).await.switched().await;
+        assert_eq!(answer.expect_header("Sec-WebSocket-Accept"), ACCEPT);
+        let without_upgrade = get(&dyno, path, &[]).await;
+        assert_eq!(without_upgrade.status, 426, "{path}");
+    }
+    for path in
+        "/wss /ws/ /ws// /ws/a/b /ws/a/ /ws/%61 /ws/.. /WS/0a1b2c3d /ws%2fa /x/ws".split(' ')
+    {
+        assert_eq!(get(&dyno, path, &headers).await.status, 404, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_request_for_the_socket_without_an_upgrade_is_answered_with_426() {
     let dyno = Dyno::start(&[]).await;
     let key = key(KEY);

@@ -240,7 +240,8 @@ impl Driver {
         }
     }
 
-    /// Opens a tab and selects it; gives its handle. With a user context, the tab is in that.
+    /// Opens a tab and selects it; gives its handle. With a user context, the tab is in that. In Firefox a window: a tab
+    /// in the background runs its timers once a second.
     async fn open_tab(&self) -> WindowHandle {
         let handle = match &self.context {
             // BiDi's "context" is WebDriver's "window handle".
@@ -251,7 +252,7 @@ impl Driver {
                 WindowHandle::try_from(handle).expect("a handle")
             }
             None => {
-                let tab = self.client.new_window(true).await;
+                let tab = self.client.new_window(self.kind != Kind::Firefox).await;
                 tab.expect("a tab can be opened").handle
             }
         };

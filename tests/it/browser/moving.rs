@@ -454,9 +454,5 @@ async fn fourteen_tabs_are_back_soon_after_one_of_two_dynos_is_killed() {
     println!(
         "measured: SIGKILL, {kind:?}: {count} of {TABS} tabs were without a connection for {away}"
     );
-    // Firefox delays a new WebSocket to an address longer for each that failed there, in all its tabs.
-    assert!(
-        kind == Kind::Firefox || most < 2_000.0,
-        "without a connection for {away}"
-    );
+    assert!(most < 2_000.0, "without a connection for {away}");
 }
