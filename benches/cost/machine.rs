@@ -111,17 +111,6 @@ impl Server {
         redis.expect("this server has a Redis")
     }
 
-    /// CPU time of the server's Redis, in µs.
-    pub fn redis_cpu(&self) -> f64 {
-        let info: String = self.redis().cmd(&["INFO", "cpu"]);
-        let seconds = |name: &str| {
-            let line = info.lines().find_map(|line| line.strip_prefix(name));
-            let seconds = line.and_then(|seconds| seconds.parse::<f64>().ok());
-            seconds.expect("Redis counts its CPU time")
-        };
-        (seconds("used_cpu_sys:") + seconds("used_cpu_user:")) * 1e6
-    }
-
     /// CPU time of all threads of the process, in user and kernel mode. The same as in `/proc/PID/stat`, but in
     /// nanoseconds and not in hundredths of a second.
     pub fn cpu(&self) -> Duration {
@@ -146,6 +135,17 @@ impl Drop for Server {
             let _ = floor.wait();
         }
     }
+}
+
+/// CPU time of a Redis, in µs.
+pub fn redis_cpu(redis: &Redis) -> f64 {
+    let info: String = redis.cmd(&["INFO", "cpu"]);
+    let seconds = |name: &str| {
+        let line = info.lines().find_map(|line| line.strip_prefix(name));
+        let seconds = line.and_then(|seconds| seconds.parse::<f64>().ok());
+        seconds.expect("Redis counts its CPU time")
+    };
+    (seconds("used_cpu_sys:") + seconds("used_cpu_user:")) * 1e6
 }
 
 /// A dyno on the measured core.

@@ -20,6 +20,7 @@ mod frames;
 mod load;
 mod machine;
 mod peer;
+mod redis;
 mod rooms;
 mod start;
 #[path = "../../tests/support/mod.rs"]
@@ -70,7 +71,7 @@ type Part = (&'static str, fn(&Plan) -> Vec<Row>);
 /// join sends the whole list to everybody. The part `naive` has its CPU per delivery.
 const OF_SINGLE_FILE: [&str; 3] = ["start", "idle", "join"];
 
-const PARTS: [Part; 11] = [
+const PARTS: [Part; 12] = [
     ("start", start::start),
     ("full", fanout::full_speed),
     ("paced", fanout::paced),
@@ -78,6 +79,7 @@ const PARTS: [Part; 11] = [
     ("join", connections::join),
     ("small", rooms::small),
     ("naive", rooms::naive), // in the column of the floor: the single file
+    ("redis", redis::most),
     ("dynos", dynos::between),
     ("readers", fanout::readers),
     ("rooms", rooms::growth),

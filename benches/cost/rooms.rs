@@ -1,7 +1,7 @@
 //! Many small rooms: the cost of a delivery, and that more rooms do not raise it.
 
 use crate::load::Load;
-use crate::machine::Server;
+use crate::machine::{Server, redis_cpu};
 use crate::support::Store;
 use crate::table::Limit::{AtMost, Info, TimesFloor};
 use crate::table::{Limit, Row, median};
@@ -36,10 +36,10 @@ pub fn naive(plan: &Plan) -> Vec<Row> {
         for turn in plan.repeats() {
             progress(&format!("naive {per_second}/s {turn}"));
             for (load, lists) in [(&mut chat, &mut ours), (&mut naive, &mut theirs)] {
-                let redis = load.server.redis_cpu();
+                let redis = redis_cpu(load.server.redis());
                 let (time, speaker) = (plan.time(4.0, 0.3), in_turn(rooms, size));
                 let talk = load.at_rate(*per_second, time, size, speaker);
-                let redis = load.server.redis_cpu() - redis;
+                let redis = redis_cpu(load.server.redis()) - redis;
                 let messages = talk.deliveries / size as f64;
                 let (cpu, redis) = (talk.cpu_per_delivery(), redis / messages);
                 let figures = [cpu, redis, talk.delay(500), talk.delay(990)];
