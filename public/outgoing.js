@@ -9,7 +9,6 @@ import { addPending, list } from "./messages.js";
 import { sentenceOf, words } from "./words.js";
 
 const LATE_MS = 10_000;       // without an answer for this long: "not confirmed yet", and the message is sent again
-const CATCH_UP_MS = 2_000;    // after an outage of Redis, a room has read within this time what it missed
 const CID_KEPT_MS = 100_000;  // the server knows a cid for 120 s; after that, sending again may store the message twice
 
 // One message is in flight at a time, so that the order survives every refusal.
@@ -73,12 +72,8 @@ export function joined(max) {
   holdUntil = 0;
 }
 
-// An old message may be stored although its echo has not come, and the server may have forgotten its cid. What the room
-// missed comes first and says so.
 export function redisIsUp() {
-  const old = pendingHere().some(({ sentAt }) => sentAt && now() - sentAt > CID_KEPT_MS);
-  const soon = now() + Math.random() * 1000;   // random: all pages hear of it at once
-  holdUntil = old ? soon + CATCH_UP_MS : Math.min(holdUntil, soon);
+  holdUntil = Math.min(holdUntil, now() + Math.random() * 1000);   // random: all pages hear of it at once
 }
 
 export function connectionClosed(code) {

@@ -8,7 +8,9 @@ use std::{convert::Infallible, future::poll_fn, time::Duration};
 use tokio::time::sleep;
 
 use super::room::Room;
-use crate::store::Store;
+use crate::protocol::{ErrorCode, close_code, outgoing};
+use crate::socket::frame;
+use crate::store::{Member, Store};
 
 /// After a room could not be followed although the link is up: a key of another type, for instance.
 const RETRY: Duration = Duration::from_secs(1);
@@ -22,19 +24,16 @@ pub async fn follow(store: &Store, room: &Room) -> Infallible {
     loop {
         // An error means that there is no sender: in memory the value never changes.
         let _ = up.wait_for(|up| *up).await;
-        let (position, names_changed) = (room.position(), room.names_changed.clone());
-        let Ok(following) = store.follow(&room.name, position, names_changed).await else {
-            tokio::select! {
-                () = sleep(RETRY) => {}
-                _ = up.changed() => {}
-            }
-            continue;
-        };
-        if room.go_live(following) {
-            tokio::select! {
+        match room.catch_up(store).await {
+            Ok(true) => tokio::select! {
                 () = deliver(room) => {}
                 never = keep_list(store, room) => match never {},
-            }
+            },
+            Ok(false) => {} // the connections were closed, and resume
+            Err(_) => tokio::select! {
+                () = sleep(RETRY) => {}
+                _ = up.changed() => {}
+            },
         }
     }
 }
@@ -54,12 +53,31 @@ async fn keep_list(store: &Store, room: &Room) -> Infallible {
             let mut lost = room.present();
             lost.retain(|member| !names.contains_key(&member.name.folded));
             for member in lost {
-                room.claim_again(store, &member).await;
+                claim_again(store, room, &member).await;
             }
             room.set_members(names);
         } else {
             room.names_changed.notify_one(); // read again after the pause
         }
         sleep(LIST_PAUSE).await;
+    }
+}
+
+/// Claims a name again that was lost, if the member is still on this dyno. If somebody else has it by now, closes
+/// the connections of its former owner.
+pub async fn claim_again(store: &Store, room: &Room, member: &Member) {
+    if room.conns_of(member).is_empty() {
+        return;
+    }
+    let claimed = store.claim(&room.name, member).await;
+    let conns = room.conns_of(member);
+    if conns.is_empty() {
+        store.release(&room.name, member).await; // the member left meanwhile
+    } else if claimed == Err(ErrorCode::NameTaken) {
+        let error = frame::text(outgoing::error(&ErrorCode::NameTaken.into()));
+        for conn in conns {
+            conn.push(&error);
+            conn.close(close_code::REFUSED, ErrorCode::NameTaken.word());
+        }
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
-use crate::protocol::Id;
+use crate::protocol::{Id, Message};
 use crate::socket::Buffer;
 use crate::store::{MAX_BYTES, MAX_MESSAGES};
 
@@ -49,6 +49,17 @@ impl History {
     pub fn get(&self, id: Id) -> Option<&[u8]> {
         let place = self.entries.binary_search_by_key(&id, |(id, _)| *id);
         place.ok().map(|n| &*self.entries[n].1)
+    }
+
+    /// The id of this message: the same user sent one with this cid.
+    pub fn find(&self, message: &Message) -> Option<Id> {
+        let end = format!(r#""cid":"{}"}}"#, message.cid); // of the JSON that `put_talk` writes
+        let mut same_cid = self
+            .entries
+            .iter()
+            .filter(|(_, json)| json.ends_with(end.as_bytes()));
+        let same = |json| Message::from_json(json).is_some_and(|m| m.user == message.user);
+        same_cid.find(|(_, json)| same(json)).map(|(id, _)| *id)
     }
 
     /// How many messages the stream should keep with the next one: as many as the history will hold.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use tokio::time::sleep;
 
+use super::follow::claim_again;
 use super::room::Room;
 use super::rooms::Rooms;
 use crate::store::{Member, Renewal};
@@ -62,7 +63,7 @@ async fn renew_batch(rooms: &Rooms, batch: Vec<(Arc<Room>, Vec<Arc<Member>>)>) {
         .zip(lost)
         .flat_map(|((room, _), lost)| lost.into_iter().map(move |member| (room, member)));
     let claims = stream::iter(lost).for_each_concurrent(CLAIMS, async |(room, member)| {
-        room.claim_again(&rooms.store, &member).await;
+        claim_again(&rooms.store, room, &member).await;
     });
     claims.await;
 }

@@ -37,7 +37,7 @@ impl Membership {
     /// another dyno claims the name again as soon as that dyno reads the list: within a second.
     pub async fn quit(self, rooms: &Rooms) {
         self.room.leave(&self.conn);
-        if !self.room.has(&self.member) {
+        if self.room.conns_of(&self.member).is_empty() {
             rooms.store.release(&self.room.name, &self.member).await;
         }
     }

@@ -1,11 +1,12 @@
 //! A room on this dyno: its connections, its members, its history, and the channel of live events.
 //!
-//! One short lock, never held across an await. `follow.rs` follows the room's stream and calls
-//! [`go_live`](Room::go_live) and [`poll_deliver`](Room::poll_deliver); sessions enter and leave.
+//! One short lock, never held across an await. The room's task in `follow.rs` calls [`catch_up`](Room::catch_up) and
+//! [`poll_deliver`](Room::poll_deliver); sessions enter and leave.
 
 use std::mem::replace;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc::Receiver};
 
@@ -15,13 +16,16 @@ use super::members::Members;
 use super::metrics::Metrics;
 use crate::lock::lock;
 use crate::protocol::outgoing::{self, Welcome};
-use crate::protocol::{ErrorCode, Id, Message, RoomName, close_code};
+use crate::protocol::{ErrorCode, Id, Message, RoomName};
 use crate::socket::{Conn, counted, frame};
 use crate::store::{Entry, Following, Member, Names, Store};
 
 /// Bytes that are joined into one write. Ten messages joined cost a reader one system call, not ten; much
 /// more would fill the outbox of a reader that pauses briefly.
 const BATCH: usize = 16 * 1024;
+
+/// Within this time after the room went live, pages send again what had no answer before.
+const RESEND: Duration = Duration::from_secs(10);
 
 pub struct Room {
     pub name: RoomName,
@@ -43,6 +47,8 @@ struct State {
     members: Members,
     /// An invalid entry was found in this room's stream, and logged.
     garbage_logged: bool,
+    /// When the room went live the last time.
+    caught_up: Option<Instant>,
 }
 
 impl State {
@@ -65,15 +71,18 @@ impl Room {
         }
     }
 
-    /// The newest message that this room has: where to follow from.
-    pub fn position(&self) -> Id {
-        lock(&self.state).position
-    }
-
-    /// How many messages the stream should keep with the next one. `None` while the room is not live.
-    pub fn keep(&self) -> Option<usize> {
-        let state = lock(&self.state);
-        state.is_live().then(|| state.history.keep())
+    /// Waits until the room is live. Returns how many messages the stream should keep with this one; or its id, if the
+    /// history holds it: after a long outage Redis may have forgotten its cid.
+    pub async fn accept(&self, message: &Message<'_>) -> Result<usize, Id> {
+        let accept = |state: &mut State| {
+            let caught_up = state.caught_up.filter(|_| state.is_live())?;
+            let known = match caught_up.elapsed() < RESEND {
+                true => state.history.find(message),
+                false => None,
+            };
+            Some(known.map_or(Ok(state.history.keep()), Err))
+        };
+        self.when_live(accept).await
     }
 
     /// The JSON of a message that the history holds.
@@ -81,9 +90,17 @@ impl Room {
         lock(&self.state).history.get(id).map(<[u8]>::to_vec)
     }
 
-    /// Takes what was missed, sends it to all connections, and goes live. False if messages are missing in
-    /// between: drops the history and closes everyone with 1012, to resume and see a gap.
-    pub fn go_live(&self, Following { past, events }: Following) -> bool {
+    /// Follows the stream from the newest message that this room has, sends what was missed to all connections, and
+    /// goes live. `Ok(false)`: messages are missing in between, so everyone is closed with 1012, to resume and
+    /// see a gap. An error: the store cannot be read now.
+    pub async fn catch_up(&self, store: &Store) -> Result<bool, ErrorCode> {
+        let position = lock(&self.state).position;
+        let names_changed = self.names_changed.clone();
+        let following = store.follow(&self.name, position, names_changed).await?;
+        Ok(self.go_live(following))
+    }
+
+    fn go_live(&self, Following { past, events }: Following) -> bool {
         let mut state = lock(&self.state);
         let is_new = state.position == Id::default() && state.connections.len() == 0;
         if !past.contiguous && !is_new {
@@ -104,6 +121,7 @@ impl Room {
             self.names_changed.notify_one();
         }
         state.events = Some(events);
+        state.caught_up = Some(Instant::now());
         self.went_live.notify_waiters();
         true
     }
@@ -143,10 +161,16 @@ impl Room {
         last: Option<Id>,
         welcome: Welcome<'_>,
     ) -> Id {
+        self.when_live(|state| self.try_enter(state, conn, member, last, welcome))
+            .await
+    }
+
+    /// Calls `f` until it returns something, now and whenever the room goes live.
+    async fn when_live<T>(&self, mut f: impl FnMut(&mut State) -> Option<T>) -> T {
         loop {
             let live = self.went_live.notified(); // from this line on
-            if let Some(replay_from) = self.try_enter(conn, member, last, welcome) {
-                return replay_from;
+            if let Some(done) = f(&mut lock(&self.state)) {
+                return done;
             }
             live.await;
         }
@@ -156,15 +180,15 @@ impl Room {
     /// `None` while the room is not live.
     fn try_enter(
         &self,
+        state: &mut State,
         conn: &Arc<Conn>,
         member: &Arc<Member>,
         last: Option<Id>,
         welcome: Welcome,
     ) -> Option<Id> {
-        let mut state = lock(&self.state);
         // The page may have seen on another dyno what still waits in the channel of this one.
         while let Ok(first) = state.events.as_mut()?.try_recv() {
-            self.publish_waiting(&mut state, first);
+            self.publish_waiting(state, first);
         }
         if !state.is_live() {
             return None;
@@ -189,9 +213,9 @@ impl Room {
         lock(&self.state).connections.remove(conn);
     }
 
-    /// Whether the member has a connection on this dyno.
-    pub fn has(&self, member: &Member) -> bool {
-        !lock(&self.state).connections.of(member).is_empty()
+    /// The member's connections on this dyno.
+    pub fn conns_of(&self, member: &Member) -> Vec<Arc<Conn>> {
+        lock(&self.state).connections.of(member)
     }
 
     /// The connections on this dyno.
@@ -214,25 +238,6 @@ impl Room {
         }
         if let Some(members) = state.members.replace(all) {
             state.connections.send(&frame::text(&members));
-        }
-    }
-
-    /// Claims a name again that was lost, if the member is still on this dyno. If somebody else has it by now,
-    /// closes the connections of its former owner.
-    pub async fn claim_again(&self, store: &Store, member: &Member) {
-        if !self.has(member) {
-            return;
-        }
-        let claimed = store.claim(&self.name, member).await;
-        let conns = lock(&self.state).connections.of(member);
-        if conns.is_empty() {
-            store.release(&self.name, member).await; // the member left meanwhile
-        } else if claimed == Err(ErrorCode::NameTaken) {
-            let error = frame::text(outgoing::error(&ErrorCode::NameTaken.into()));
-            for conn in conns {
-                conn.push(&error);
-                conn.close(close_code::REFUSED, ErrorCode::NameTaken.word());
-            }
         }
     }
 

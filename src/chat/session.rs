@@ -20,7 +20,7 @@ use crate::store::{self, Member, Stored};
 
 /// How long to wait for the first `join`. The wait is longer while Redis is down.
 const JOIN_DEADLINE: Duration = Duration::from_secs(10);
-/// How long a join waits for its room to go live.
+/// How long a join or a talk waits for its room to go live.
 const LIVE_DEADLINE: Duration = Duration::from_secs(5);
 /// Rate limit of pings, pongs and joins together, per second.
 const PINGS_PER_SECOND: f64 = 2.0;
@@ -221,16 +221,23 @@ impl Session {
         };
         let (room_name, cid) = (&room.name, &talk.cid);
         log::debug!("step=1 event=received room={room_name:?} cid={cid}");
-        // While the room reads what it missed, this cid may be among that, and Redis may have forgotten it.
-        let keep = room.keep().ok_or(ErrorCode::Busy)?;
-        let talk = store::Talk {
-            room: room_name,
-            member,
-            cid,
-            body: &message.to_json(),
-            keep,
+        if !*self.redis_up.borrow() {
+            return Err(ErrorCode::Busy);
+        }
+        let accepting = timeout(LIVE_DEADLINE, room.accept(&message));
+        let stored = match accepting.await.map_err(|_| ErrorCode::Busy)? {
+            Err(id) => Stored::Duplicate(id),
+            Ok(keep) => {
+                let talk = store::Talk {
+                    room: room_name,
+                    member,
+                    cid,
+                    body: &message.to_json(),
+                    keep,
+                };
+                self.app.rooms.store.talk(&talk).await?
+            }
         };
-        let stored = self.app.rooms.store.talk(&talk).await?;
         log::debug!("step=2 event=stored as={stored:?} room={room_name:?} cid={cid}");
         match stored {
             // Older than this connection's welcome, so its `talk` will not come from the room: send it now.

@@ -172,34 +172,6 @@ async fn leave_while_a_join_waits_for_redis_ends_the_join() {
     browser.expect_empty_console().await;
 }
 
-/// The message was stored, but its echo has not come, and the server has forgotten its cid.
-#[tokio::test]
-async fn a_message_from_before_a_long_outage_waits_for_what_was_missed() {
-    let browser = Browser::start().await;
-    let mut redis = Redis::start(&["--appendonly", "yes"]).await;
-    let dyno = Dyno::start_on(&redis, &[TALKATIVE]).await;
-    browser.open(&page_at(dyno.addr())).await;
-    browser.join("lobby", "taro").await;
-    redis.stop().await;
-    let banner = "return document.querySelector('[role=alert]').textContent";
-    let shown = |is: bool| format!("return Boolean((() => {{ {banner} }})()) === {is}");
-    browser.until("a banner", &shown(true)).await;
-    browser.say("old").await;
-    browser.own_are("sending").await;
-    sleep(4 * SECOND).await; // until it was refused with `busy`
-    for _ in 0..7 {
-        browser.later(20 * SECOND).await; // in one step, the page would take its connection for dead
-        sleep(SECOND / 2).await;
-    }
-    browser.own_are("not confirmed yet").await;
-    redis.restart().await;
-    browser.until("no banner", &shown(false)).await;
-    sleep(SECOND * 3 / 2).await; // any other message would be sent by now
-    assert_eq!(check::stream(&redis, "lobby").len(), 0);
-    browser.own_are("sent").await;
-    assert_eq!(check::stream(&redis, "lobby").len(), 1);
-}
-
 #[tokio::test]
 async fn enter_accepts_a_word_of_the_input_method_and_does_not_send() {
     let (_world, browser) = one_browser().await;
