@@ -94,17 +94,17 @@ fn export_head(dir: &Path) {
     fs::write(exported, tree).expect("a file can be written");
 }
 
-/// Builds the program in its own directory, and gives the executables. The target directory is the repository's own,
-/// so that the dependencies there are not compiled again.
+/// Builds the program in its own directory, and gives the executables. The target directory is not the repository's: cargo
+/// would take this program, of HEAD, for the repository's own, and not compile a change that is newer.
 fn build(slug: &Path) -> Vec<PathBuf> {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent();
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("slug-target");
     let vars = CARGO_VARS.split(' ');
     let vars = vars.filter_map(|name| Some((name, std::env::var_os(name)?)));
     let mut cargo = Command::new("nice"); // other tests run beside it
     cargo.args(["-n", "10", "cargo", "build", "--release"]);
     cargo.arg("--message-format=json-render-diagnostics");
     cargo.current_dir(slug).env_clear().envs(vars);
-    cargo.env("CARGO_TARGET_DIR", target.expect("it has a parent"));
+    cargo.env("CARGO_TARGET_DIR", target);
     let begun = Instant::now();
     let (mut compiled, mut executables) = (0, vec![]);
     for message in stdout(&mut cargo).lines() {
