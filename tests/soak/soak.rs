@@ -196,8 +196,12 @@ fn not_at_rest(sim: &Simulation, streams: &Streams, rooms: &[String]) -> Vec<Str
             let cid = &message.cid;
             unsettled.push(format!("{name} has no acknowledgement for {cid}"));
         }
-        if user.last().is_some_and(|last| last < newest) {
-            unsettled.push(format!("{name} has not seen {newest}"));
+        if let Some(last) = user.last() {
+            if last < newest {
+                unsettled.push(format!("{name} has not seen {newest}"));
+            } else if last > newest {
+                unsettled.push(format!("{last}, which {name} saw, is not recorded yet"));
+            }
         }
     }
     unsettled.extend(verify::names(sim, rooms));
