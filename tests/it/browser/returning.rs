@@ -37,7 +37,9 @@ async fn an_old_message_of_a_duplicated_tab_is_not_stored_twice_unasked() {
     browser.own_are("sent").await;
     hanako.hears("typed offline").await;
 
-    // Two minutes later: the server has forgotten the cid, and the newest messages are others.
+    // Two minutes later: the server has forgotten the cid, and the newest messages are others. For ten seconds after a room
+    // went live, the server would find the message in the room's history.
+    sleep(10 * SECOND).await;
     let redis = world.redis.as_ref().expect("asked for");
     let cids: Vec<String> = redis.cmd(&["KEYS", "chat:{lobby}:cid:*"]);
     assert_eq!(cids.len(), 1);
