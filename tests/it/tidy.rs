@@ -1,13 +1,15 @@
-//! Checks that the README, the settings and the source agree: names, paths, commands and figures, not sentences.
+//! Checks that documents, settings and source agree: names, paths, commands and figures, not sentences.
 
 use crate::support::raw::{head, http};
 use crate::support::{Dyno, facts};
+use regex_lite::Regex;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::iter::zip;
 use std::num::NonZeroU16;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::{fs, iter::zip};
 
 /// Lines of a source file, without its `mod tests`.
 const MAX_LINES: usize = 300;
@@ -23,12 +25,22 @@ const MAY_IMPORT: [(&str, &[&str]); 5] = [
 ];
 const TOOLS: [&str; 2] = ["lock.rs", "log_throttle.rs"];
 
+/// What stands between backticks.
+const CODE: &str = "`([^`]*)`";
+
 fn root(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
 fn read(path: &str) -> String {
     fs::read_to_string(root(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// A source file without its `mod tests`.
+fn program(path: &str) -> String {
+    let source = read(path);
+    let end = source.find("#[cfg(test)]\nmod tests");
+    source[..end.unwrap_or(source.len())].to_string()
 }
 
 /// Every file in a directory and below.
@@ -44,23 +56,26 @@ fn files(dir: &str) -> BTreeSet<String> {
     found
 }
 
-/// A source file without its `mod tests`.
-fn program(path: &str) -> String {
-    let source = read(path);
-    let end = source.find("#[cfg(test)]\nmod tests");
-    source[..end.unwrap_or(source.len())].to_string()
+fn documents() -> BTreeSet<String> {
+    let mut documents = files("docs");
+    documents.retain(|path| path.ends_with(".md"));
+    documents.extend(["README.md", "CONTRIBUTING.md", "SECURITY.md"].map(String::from));
+    documents
 }
 
-/// The texts between backticks.
-fn quoted(text: &str) -> Vec<&str> {
-    text.split('`').skip(1).step_by(2).collect()
+/// The first group of each match.
+fn find<'t>(pattern: &str, text: &'t str) -> Vec<&'t str> {
+    let regex = Regex::new(pattern).expect("a regular expression");
+    let matches = regex.captures_iter(text);
+    let groups = matches.filter_map(|found| Some(found.get(1)?.as_str()));
+    groups.collect()
 }
 
 /// The numbers in a text: `1,000 of 20` has 1000 and 20.
 fn numbers(text: &str) -> Vec<f64> {
     let text = text.replace(',', "");
-    let words = text.split(|c: char| !c.is_ascii_digit());
-    words.filter_map(|word| word.parse().ok()).collect()
+    let numbers = find(r"(\d+)", &text).into_iter();
+    numbers.map(|n| n.parse().expect("a number")).collect()
 }
 
 /// The cells of each row of a document's table with this head.
@@ -78,7 +93,7 @@ fn table(document: &str, head: &str) -> Vec<Vec<String>> {
 #[test]
 fn the_map_lists_every_source_file_once() {
     let rows = table("docs/ARCHITECTURE.md", "file | holds");
-    let mut listed: Vec<_> = rows.iter().flat_map(|row| quoted(&row[0])).collect();
+    let mut listed: Vec<_> = rows.iter().flat_map(|row| find(CODE, &row[0])).collect();
     listed.sort();
     let exist = &files("src") | &files("public");
     assert_eq!(listed, Vec::from_iter(&exist));
@@ -86,42 +101,24 @@ fn the_map_lists_every_source_file_once() {
 
 #[test]
 fn links_and_paths_in_documents_exist() {
-    let is_path = |word: &str| {
-        let mut folders = "src/ public/ tests/ bin/ docs/ benches/ examples/ fuzz/ .ci/".split(' ');
-        let mut endings = ".json .toml .md .example".split(' ');
-        folders.any(|start| word.starts_with(start)) || endings.any(|end| word.ends_with(end))
-    };
-    let mut documents = files("docs");
-    documents.retain(|path| path.ends_with(".md"));
-    documents.extend(["README.md", "CONTRIBUTING.md", "SECURITY.md"].map(String::from));
-    for document in documents {
+    const PATH: &str = r"`((?:(?:src|public|tests|bin|docs|benches|examples|fuzz|\.ci)/[^`\s]*|[^`\s]+\.(?:json|toml|md|example)))[`\s]";
+    const LINK: &str = r"\]\(([^)#]+)";
+    for document in documents() {
         let text = read(&document);
-        for code in quoted(&text) {
-            let path = code.split(' ').next().unwrap_or(code);
-            let exists = !is_path(path) || root(path).exists();
-            assert!(exists, "{document}: {path} does not exist");
+        for path in find(PATH, &text) {
+            assert!(root(path).exists(), "{document}: {path} does not exist");
         }
-        for rest in text.split("](").skip(1) {
-            let link = rest.split([')', '#']).next().unwrap_or(rest);
+        for link in find(LINK, &text) {
             let exists = link.contains("://") || root(&document).with_file_name(link).exists();
             assert!(exists, "{document}: {link} does not exist");
         }
     }
 }
 
-/// The commands in a document: indented lines and code between backticks, without settings before a command and without
-/// the explanation after two spaces.
-fn commands(document: &str) -> Vec<String> {
-    let text = read(document);
-    let indented = text.lines().filter_map(|line| line.strip_prefix("    "));
-    let lines = indented.chain(quoted(&text)).flat_map(str::lines);
-    let commands = lines.flat_map(|line| line.split("&&")).map(|command| {
-        let command = command.trim().split("  ").next().unwrap_or_default();
-        let words = command.split(' ');
-        let words = words.skip_while(|word| word.contains('=') && !word.starts_with('-'));
-        words.collect::<Vec<_>>().join(" ")
-    });
-    commands.collect()
+/// The commands in a document: indented or between backticks, after settings and `&&`, up to two spaces.
+fn commands(text: &str) -> Vec<&str> {
+    const COMMAND: &str = r"(?m)(?:^    |`|&& )(?:[A-Z_]+=\S+ )*((?:cargo|git|heroku|tests/run|bin/two-dynos)(?: [^ `\n&]+)*)";
+    find(COMMAND, text)
 }
 
 /// Whether a test has this name: a file's (`faults`), the beginning of a test's in a file (`faults::a_redis`) or in any.
@@ -129,57 +126,56 @@ fn selects_tests(name: &str) -> bool {
     let (file, test) = name.split_once("::").unwrap_or((name, ""));
     let test = test.rsplit("::").next().unwrap_or_default();
     let path = format!("tests/it/{file}.rs");
-    match root(&path).exists() {
-        true => read(&path).contains(&format!("fn {test}")),
-        false => files("tests/it")
-            .iter()
-            .any(|path| read(path).contains(&format!("fn {name}"))),
+    if root(&path).exists() {
+        return read(&path).contains(&format!("fn {test}"));
     }
-}
-
-#[test]
-fn tests_that_are_left_out_exist() {
-    let script = read("tests/run");
-    let skipped: Vec<&str> = script.split("--skip ").skip(1).collect();
-    assert!(skipped.len() > 5);
-    for name in skipped {
-        let name = name.split([' ', ')', '\n']).next().unwrap_or_default();
-        assert!(selects_tests(name), "tests/run leaves out {name}");
-    }
+    let named = |path: &String| read(path).contains(&format!("fn {name}"));
+    files("tests/it").iter().any(named)
 }
 
 #[test]
 fn commands_in_documents_exist() {
     let (manifest, script) = (read("Cargo.toml"), read("tests/run"));
-    let mut documents = files("docs");
-    documents.retain(|path| path.ends_with(".md"));
-    documents.extend(["README.md", "CONTRIBUTING.md"].map(String::from));
-    for (document, command) in documents
-        .iter()
-        .flat_map(|document| commands(document).into_iter().map(move |c| (document, c)))
-    {
-        let exists = match command.split(' ').collect::<Vec<_>>()[..] {
-            ["cargo", "run", "--release", "--example", name, ..]
-            | ["cargo", "run", "--example", name, ..] => {
-                root(&format!("examples/{name}.rs")).exists()
-                    || manifest.contains(&format!("[[example]]\nname = \"{name}\""))
-            }
-            ["cargo", "bench", ..] => manifest.contains("[[bench]]"),
-            ["cargo", ..] => ["run", "build", "build --release"].contains(&&command[6..]),
-            ["tests/run", "quick"] => script.contains("= quick"),
-            ["tests/run", "--browsers", "all"] => script.contains("--browsers all"),
-            ["tests/run", name] => selects_tests(name),
-            _ => true, // not a command, or one of another program
-        };
-        assert!(exists, "{document}: {command} cannot be run");
+    for document in documents() {
+        for command in commands(&read(&document)) {
+            let exists = match command.split(' ').collect::<Vec<_>>()[..] {
+                ["cargo", "run", "--release", "--example", name, ..]
+                | ["cargo", "run", "--example", name, ..] => {
+                    root(&format!("examples/{name}.rs")).exists()
+                        || manifest.contains(&format!("[[example]]\nname = \"{name}\""))
+                }
+                ["cargo", "bench", ..] => manifest.contains("[[bench]]"),
+                ["cargo", "run"] | ["cargo", "build"] | ["cargo", "build", "--release"] => true,
+                ["cargo", ..] => false,
+                ["tests/run", "quick"] => script.contains("= quick"),
+                ["tests/run", "--browsers", "all"] => script.contains("--browsers all"),
+                ["tests/run", name] => selects_tests(name),
+                _ => true, // of another program
+            };
+            assert!(exists, "{document}: {command} cannot be run");
+        }
     }
-    let commands = commands("README.md");
+    let skipped = find(r"--skip (\w[\w:]*)", &script);
+    assert!(skipped.len() > 5);
+    for name in skipped {
+        assert!(selects_tests(name), "tests/run leaves out {name}");
+    }
+    for script in ["bin/two-dynos", "tests/run"] {
+        let permissions = root(script).metadata().expect(script).permissions();
+        assert_ne!(permissions.mode() & 0o111, 0, "{script} cannot be run");
+    }
+}
+
+#[test]
+fn the_readme_has_the_commands_that_everyone_needs() {
     let app: Value = serde_json::from_str(&read("app.json")).expect("app.json is JSON");
     let value = |pointer: &str| app.pointer(pointer).and_then(Value::as_str).expect("text");
     let verify = value("/env/REDIS_TLS_VERIFY/value");
     let policy = value("/addons/0/options/maxmemory_policy");
+    let readme = read("README.md");
+    let commands = commands(&readme);
     for needed in [
-        &format!("heroku create --buildpack {}", value("/buildpacks/0/url")),
+        &*format!("heroku create --buildpack {}", value("/buildpacks/0/url")),
         &format!("heroku addons:create {}", value("/addons/0/plan")),
         &format!("heroku redis:maxmemory --policy {policy}"),
         &format!("heroku config:set REDIS_TLS_VERIFY={verify}"),
@@ -189,37 +185,25 @@ fn commands_in_documents_exist() {
         "tests/run",
         "tests/run quick",
     ] {
-        let shown = commands.iter().any(|command| command == needed);
-        assert!(shown, "the README lacks {needed}");
-    }
-    for script in ["bin/two-dynos", "tests/run"] {
-        let permissions = root(script).metadata().expect(script).permissions();
-        assert_ne!(permissions.mode() & 0o111, 0, "{script} cannot be run");
+        assert!(commands.contains(&needed), "the README lacks {needed}");
     }
 }
 
-/// The parts of a section that are the same in every language: the level of its heading, its commands, its links, and
-/// all that stands between backticks, the last two in any order.
-type Skeleton = (usize, Vec<String>, BTreeSet<String>, Vec<String>);
-
-fn skeleton(document: &str) -> Vec<Skeleton> {
-    let text = read(document).replace(".ja.md", ".md");
-    let sections = text.split("\n#").map(|section| {
-        let level = section.chars().take_while(|c| *c == '#').count();
-        let commands = section.lines().filter(|line| line.starts_with("    "));
-        let commands = commands.map(str::to_string).collect();
-        let links = section.split("](").skip(1);
-        let links = links.filter_map(|rest| Some(rest.split_once(')')?.0.to_string()));
-        let mut codes: Vec<_> = quoted(section).into_iter().map(str::to_string).collect();
-        codes.sort();
-        (level, commands, links.collect(), codes)
-    });
-    sections.collect()
-}
-
+/// Each section in both languages has the same level of heading, commands, links, and, in any order, code.
 #[test]
 fn readme_in_japanese_has_the_same_sections_commands_and_links() {
-    let (english, japanese) = (skeleton("README.md"), skeleton("README.ja.md"));
+    let texts = ["README.md", "README.ja.md"].map(|path| read(path).replace(".ja.md", ".md"));
+    let [english, japanese] = texts.each_ref().map(|text| {
+        let sections = text.split("\n#").map(|section| {
+            let level = section.chars().take_while(|c| *c == '#').count();
+            let commands = find(r"(?m)^(    .*)$", section);
+            let links = BTreeSet::from_iter(find(r"\]\(([^)]*)", section));
+            let mut codes = find(CODE, section);
+            codes.sort();
+            (level, commands, links, codes)
+        });
+        Vec::from_iter(sections)
+    });
     for (own, other) in zip(&english, &japanese) {
         assert_eq!(own, other, "README.md and README.ja.md");
     }
@@ -236,7 +220,7 @@ fn examples() -> BTreeMap<String, (String, String)> {
         let line = paragraph.rsplit_once("\n# ").expect(paragraph);
         let (name, value) = line.1.split_once('=').expect(paragraph);
         let value = value.trim_matches('"').to_string();
-        (name.to_string(), (line.0.to_string(), value))
+        (name.to_string(), (line.0.replace("\n# ", " "), value))
     });
     settings.collect()
 }
@@ -244,24 +228,21 @@ fn examples() -> BTreeMap<String, (String, String)> {
 #[test]
 fn settings_in_source_readme_and_example_agree() {
     let (config, examples) = (read("src/config.rs"), examples());
-    let reads = config.split("read(\"").skip(1);
-    let reads: BTreeSet<_> = reads.filter_map(|rest| rest.split('"').next()).collect();
+    let reads = BTreeSet::from_iter(find("read\\(\"(\\w+)\"", &config));
     let rows = table("README.md", "variable | without it");
-    let listed = rows.iter().flat_map(|row| quoted(&row[0]));
+    let listed = rows.iter().flat_map(|row| find(CODE, &row[0]));
     assert_eq!(BTreeSet::from_iter(listed), reads, "README");
     let named = examples.keys().map(String::as_str);
     assert_eq!(BTreeSet::from_iter(named), reads, ".env.example");
 
     let limits = limits();
     for row in &rows {
-        for name in quoted(&row[0]) {
-            let comment = examples[name].0.replace("\n# ", " ");
-            let sentence = comment.trim_end_matches('.').rsplit(". ").next(); // the last one
-            let words = sentence.expect(name).split(|c: char| !c.is_alphanumeric());
-            let words = Vec::from_iter(words);
-            let mut missing = quoted(&row[1]);
-            missing.retain(|default| !words.contains(default));
-            assert!(missing.is_empty(), ".env.example, {name}: no {missing:?}");
+        for name in find(CODE, &row[0]) {
+            let last_sentence = examples[name].0.rsplit(". ").next().expect(name);
+            let words = find(r"(\w+)", last_sentence);
+            for default in find(CODE, &row[1]) {
+                assert!(words.contains(&default), ".env.example, {name}: {default}");
+            }
             let limit = match name {
                 "MAX_CONNECTIONS" => "RESERVED",
                 "TALK_PER_SECOND" => "BURST",
@@ -271,9 +252,10 @@ fn settings_in_source_readme_and_example_agree() {
         }
     }
     for path in files("src").iter().filter(|path| *path != "src/config.rs") {
-        let text = read(path);
-        let program = text.split("#[cfg(test)]").next().unwrap_or_default();
-        assert!(!program.contains("env::var"), "{path} reads a setting");
+        assert!(
+            !program(path).contains("env::var"),
+            "{path} reads a setting"
+        );
     }
 }
 
@@ -295,37 +277,36 @@ async fn every_example_value_boots() {
 /// The value of a constant: a product of numbers and of constants of the same file; a time in seconds.
 fn constant(path: &str, name: &str) -> f64 {
     let source = read(path);
-    let found = source.split_once(&format!("const {name}: "));
-    let (_, rest) = found.unwrap_or_else(|| panic!("no {name} in {path}"));
-    let text = rest.split(';').next().unwrap_or(rest);
-    let value = text.rsplit(['=', '(']).next().unwrap_or(text);
-    let factors = value.trim_end_matches(')').split('*').map(str::trim);
+    let value = format!(r"const {name}: [^=]*= ([^;]*);");
+    let value = find(&value, &source).pop();
+    let value = value.unwrap_or_else(|| panic!("no {name} in {path}"));
+    let factors = find(r"\b([0-9_.]+|[A-Z_]+)\b", value).into_iter();
     let number = |factor: &str| match factor.replace('_', "").parse::<f64>() {
         Ok(number) => number,
         Err(_) => constant(path, factor),
     };
-    let in_ms = text.contains("from_millis") || name.ends_with("_MS");
+    let in_ms = value.contains("from_millis") || name.ends_with("_MS");
     factors.map(number).product::<f64>() / if in_ms { 1000.0 } else { 1.0 }
 }
 
 /// A figure with its unit: `1,000 code points`, `8 KiB`, `2 minutes`, `250 ms`.
 fn figure(text: &str) -> f64 {
-    let number = numbers(text)[0];
-    match text.split(' ').nth(1) {
-        Some("KiB") => number * 1024.0,
-        Some("MiB") => number * 1024.0 * 1024.0,
-        Some("ms") => number / 1000.0,
-        Some("min" | "minutes") => number * 60.0,
-        Some("h" | "hours") => number * 3600.0,
-        _ => number,
-    }
+    let unit = match text.split(' ').nth(1) {
+        Some("KiB") => 1024.0,
+        Some("MiB") => 1024.0 * 1024.0,
+        Some("ms") => 0.001,
+        Some("min" | "minutes") => 60.0,
+        Some("h" | "hours") => 3600.0,
+        _ => 1.0,
+    };
+    numbers(text)[0] * unit
 }
 
 /// The limits in the README by the names of their constants. Compares each with its constant.
 fn limits() -> BTreeMap<String, f64> {
     let mut limits = BTreeMap::new();
     for row in table("README.md", "what | limit | constant") {
-        let words = quoted(&row[2]);
+        let words = find(CODE, &row[2]);
         let (path, names) = words.split_first().expect("a file and its constants");
         let values: Vec<f64> = names.iter().map(|name| constant(path, name)).collect();
         let figures: Vec<f64> = row[1].split(", ").map(figure).collect();
@@ -359,37 +340,31 @@ fn source_files_are_short_and_begin_with_a_comment() {
 
 /// The files that a file of `src/` imports, by the paths in it that begin with `crate`, `super` or `self`.
 fn imports(path: &str) -> BTreeSet<String> {
-    let source = program(path);
+    const PATH: &str = r"\b((?:crate|super|self)::(?:\w+(?:::\w+)*)?)";
     let folder = path.rsplit_once('/').expect("a path").0;
-    let outer = folder.rsplit_once('/').map_or(folder, |(outer, _)| outer);
+    let mut source = program(path);
+    source = find(r"(?m)^ *([^/ \n].*)", &source).join("\n"); // without comments
     let mut found = BTreeSet::new();
-    for line in source
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("//"))
-    {
-        for word in line.split(|c: char| !c.is_alphanumeric() && c != '_' && c != ':') {
-            let Some((start, rest)) = word.split_once("::") else {
-                continue;
-            };
-            let base = match start {
-                "crate" => "src",
-                "super" if path.ends_with("/mod.rs") => outer,
-                "super" | "self" => folder,
-                _ => continue,
-            };
-            assert!(
-                !rest.is_empty(),
-                "{path}: {line}: one `use` for each module can be checked"
-            );
-            let rest = rest.trim_end_matches(':');
-            // The longest part of the path that is a file; the rest is what the file holds.
-            let ends = rest.rmatch_indices("::").map(|(end, _)| end);
-            let prefixes = [rest.len()].into_iter().chain(ends).map(|end| &rest[..end]);
-            let files = prefixes.flat_map(|prefix| {
-                let module = format!("{base}/{}", prefix.replace("::", "/"));
-                [format!("{module}.rs"), format!("{module}/mod.rs")]
-            });
-            found.extend(files.into_iter().find(|file| root(file).exists()));
+    for place in find(PATH, &source) {
+        let (start, mut rest) = place.split_once("::").expect("the pattern has it");
+        let base = match start {
+            "crate" => "src",
+            "super" if path.ends_with("/mod.rs") => folder.rsplit_once('/').expect("src/…").0,
+            _ => folder,
+        };
+        assert!(
+            !rest.is_empty(),
+            "{path}: {place} needs one `use` for each module"
+        );
+        // The longest part of the path that is a file; the rest is what the file holds.
+        while !rest.is_empty() {
+            let module = format!("{base}/{}", rest.replace("::", "/"));
+            let files = [format!("{module}.rs"), format!("{module}/mod.rs")];
+            if let Some(file) = files.into_iter().find(|file| root(file).exists()) {
+                found.insert(file);
+                break;
+            }
+            rest = rest.rsplit_once("::").map_or("", |(outer, _)| outer);
         }
     }
     found.remove(path);
@@ -398,39 +373,35 @@ fn imports(path: &str) -> BTreeSet<String> {
 
 #[test]
 fn imports_point_down_and_in_no_circle() {
-    let sources = files("src")
+    let mut sources = files("src");
+    sources.retain(|path| path.ends_with(".rs"));
+    sources.remove("src/main.rs"); // a program of its own, which imports the library by its name
+    let imports = sources
         .into_iter()
-        .filter(|path| path.ends_with(".rs"));
-    let mut open: BTreeMap<String, BTreeSet<String>> =
-        sources.map(|path| (path.clone(), imports(&path))).collect();
-    open.remove("src/main.rs"); // a program of its own, which imports the library by its name
-    let folder = |path: &str| {
-        path.split('/')
-            .rev()
-            .nth_back(1)
-            .expect("src/…")
-            .to_string()
-    };
+        .map(|path| (path.clone(), imports(&path)));
+    let mut open = BTreeMap::from_iter(imports);
+    let folder = |path: &str| path.split('/').nth(1).expect("src/…").to_string();
     for (file, imports) in &open {
-        let allowed = MAY_IMPORT.iter().find(|(own, _)| *own == folder(file));
-        let Some((own, allowed)) = allowed else {
+        let Some((own, allowed)) = MAY_IMPORT.iter().find(|(own, _)| *own == folder(file)) else {
             continue;
         };
         for import in imports.iter().map(|import| folder(import)) {
-            let down = allowed.iter().chain(&TOOLS).any(|name| import == *name);
-            assert!(down || import == *own, "{file} may not import {import}");
+            let mut down = allowed.iter().chain(&TOOLS).chain([own]);
+            assert!(
+                down.any(|name| import == *name),
+                "{file} may not import {import}"
+            );
         }
     }
-    assert!(
-        open["src/chat/rooms.rs"].contains("src/chat/follow.rs"),
-        "imports are found"
-    );
+    let example = open["src/chat/rooms.rs"].contains("src/chat/follow.rs");
+    assert!(example, "imports are found");
     // Take away what imports nothing that is left: circles remain.
     while let Some(leaf) = open.iter().find(|(_, imports)| imports.is_empty()) {
         let leaf = leaf.0.clone();
         open.remove(&leaf);
-        open.values_mut()
-            .for_each(|imports| _ = imports.remove(&leaf));
+        for imports in open.values_mut() {
+            imports.remove(&leaf);
+        }
     }
     assert!(open.is_empty(), "there is a circle in {open:#?}");
 }
