@@ -26,8 +26,9 @@ const SHORT_HEAD: usize = 4 * 1024;
 const LONG_HEADS: usize = 256;
 /// For sending a plain answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
-/// For a request that is on its way when this dyno stops.
+/// After this dyno begins to stop: for the first byte of a request that is on its way, and for a complete head.
 const IN_FLIGHT: Duration = Duration::from_millis(100);
+const LAST_HEADS: Duration = Duration::from_secs(1);
 /// Sockets beside those of WebSockets: heads being read, plain answers.
 const PLAIN: usize = 64;
 /// Back-off after accept() fails, for instance because no descriptor is left.
@@ -164,16 +165,17 @@ impl Server {
     /// Reads a request and answers it. Returns the bytes after the head if it was an upgrade, and whether its
     /// address has a place; `None` if the connection is done.
     async fn handle_request(&self, conn: &Conn) -> Option<(Vec<u8>, Option<Place<'_>>)> {
-        let (mut bytes, mut phase) = (Vec::new(), self.app.phase.subscribe());
-        let stop = async {
-            let _ = phase.wait_for(|phase| *phase != Phase::Serving).await;
-            sleep(IN_FLIGHT).await;
+        let mut bytes = Vec::new();
+        let stop = self.after_stop(IN_FLIGHT);
+        let read = tokio::select! {
+            head = read_head(conn, &mut bytes, &self.long_heads, stop) => Some(head.ok()?),
+            () = sleep(HEAD_DEADLINE) => None,
+            () = self.after_stop(LAST_HEADS) => None,
         };
-        let reading = read_head(conn, &mut bytes, &self.long_heads, stop);
-        let head = match timeout(HEAD_DEADLINE, reading).await {
-            Ok(head) => head.ok()?,
-            Err(_) if bytes.is_empty() => return None, // browsers connect in advance
-            Err(_) => Err((408, "The head of the request took too long.")),
+        let head = match read {
+            Some(head) => head,
+            None if bytes.is_empty() => return None, // browsers connect in advance
+            None => Err((408, "The head of the request took too long.")),
         };
         let (origins, behind_router) = (&self.limits.allowed_origins, self.limits.behind_router);
         let (answer, upgrade) = match &head {
@@ -198,6 +200,13 @@ impl Server {
             }
         }
         upgrade
+    }
+
+    /// Waits until this dyno has been stopping for so long.
+    async fn after_stop(&self, time: Duration) {
+        let mut phase = self.app.phase.subscribe();
+        let _ = phase.wait_for(|phase| *phase != Phase::Serving).await;
+        sleep(time).await;
     }
 
     /// The body of `/healthz`. Only liveness: that Redis is down must not restart a dyno.

@@ -266,13 +266,15 @@ async fn sigint_during_a_move_closes_and_a_second_sigterm_changes_nothing() {
 }
 
 #[tokio::test]
-async fn sockets_without_a_request_are_closed_at_once_and_begun_requests_are_answered() {
+async fn sockets_without_a_complete_request_are_closed_soon_after_sigterm() {
     let redis = Redis::start(&[]).await;
     let mut dynos = dynos(&redis, 1, &[]).await;
     let mut idle = join_all((0..10).map(|_| Raw::connect(dynos[0].addr()))).await;
-    let mut begun = Raw::connect(dynos[0].addr()).await;
-    begun.send("GET / HTTP/1.1\r\n").await;
+    let begin = "GET / HTTP/1.1\r\n";
+    let mut begun = Raw::request(dynos[0].addr(), begin).await;
+    let mut incomplete = Raw::request(dynos[0].addr(), begin).await;
     dynos[0].has_redis().await; // the dyno has accepted them
+    let stopped = Instant::now();
     dynos[0].signal(Signal::SIGTERM);
     for socket in &mut idle {
         let (bytes, _) = socket.rest(SECOND / 2).await;
@@ -282,7 +284,12 @@ async fn sockets_without_a_request_are_closed_at_once_and_begun_requests_are_ans
         .send(format!("Host: {}\r\n\r\n", dynos[0].host()))
         .await;
     assert_eq!(begun.answer().await.status, 200);
-    drop(begun);
+    // Heads that never end must not delay the exit until their deadline, 10 s.
+    incomplete.send("Host: a\r\n").await;
+    assert_eq!(incomplete.answer().await.status, 408);
+    let took = stopped.elapsed();
+    assert!((SECOND / 2..3 * SECOND).contains(&took), "{took:?}");
+    drop((begun, incomplete));
     exits(&mut dynos[0], SECOND / 2).await;
 }
 
