@@ -22,8 +22,10 @@ mod tools;
 
 use crate::support::facts::{MAX_MESSAGE, MAX_NAME, MAX_ROOM, names_key, owners_key, stream_key};
 use crate::support::proxy::{Flow, Proxy};
-use crate::support::{Dyno, Front, Id, PATIENCE, Redis, Store, TALKATIVE, World, check, token};
-use driver::{Browser, Kind};
+use crate::support::{
+    Client, Dyno, Front, Id, PATIENCE, Redis, Store, TALKATIVE, World, check, token,
+};
+use driver::{Browser, Kind, Settings};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::fmt::Debug;
@@ -48,6 +50,14 @@ fn page_at(addr: SocketAddr) -> String {
 /// A dyno without Redis, and a browser that shows its page.
 async fn one_browser() -> (World, Browser) {
     world_in_browser(Store::Memory, &[TALKATIVE]).await
+}
+
+/// Two people in the lobby of a dyno without Redis: hanako, and taro in the browser.
+async fn chat() -> (World, Client, Browser) {
+    let (world, browser) = one_browser().await;
+    let hanako = world.dyno.join("lobby", "hanako").await;
+    browser.join("lobby", "taro").await;
+    (world, hanako, browser)
 }
 
 async fn world_in_browser(store: Store, vars: &[(&str, &str)]) -> (World, Browser) {

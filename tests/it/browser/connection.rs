@@ -27,17 +27,13 @@ async fn the_chip_counts_down_and_retry_now_reconnects_at_once() {
         browser.eval("[...document.querySelectorAll('button')].find((b) => b.textContent === 'Retry now')?.click()").await;
         browser.chip().await
     };
-    settles("Retry now reconnects", retry, |chip| {
-        chip.starts_with("Connected")
-    })
-    .await;
+    let connected = |chip: &String| chip.starts_with("Connected");
+    settles("Retry now reconnects", retry, connected).await;
 }
 
 #[tokio::test]
 async fn the_panel_can_drop_the_connection_and_simulate_offline() {
-    let (world, browser) = one_browser().await;
-    let mut hanako = world.dyno.join("lobby", "hanako").await;
-    browser.join("lobby", "taro").await;
+    let (_world, mut hanako, browser) = chat().await;
     browser.open_panel().await;
     assert_eq!(browser.fact("Dyno").await, "local");
     assert_eq!(browser.fact("Boot id").await, hanako.welcome["boot"]);
@@ -64,33 +60,22 @@ async fn the_panel_can_drop_the_connection_and_simulate_offline() {
     browser.own_are("sent").await;
     browser.fact_becomes("Reconnects", "1").await;
     assert_eq!(browser.fact("Resumed messages").await, "3");
-    let last = hanako.expect_kind("talk").await["id"].clone();
-    browser
-        .fact_becomes("Last id", last.as_str().expect("an id"))
-        .await;
+    let last = Id::of(&hanako.expect_kind("talk").await, "id").to_string();
+    browser.fact_becomes("Last id", &last).await;
     browser.press("drop my connection").await;
     browser.fact_becomes("Reconnects", "2").await;
     browser.shows(&["a", "b", "c", "from offline"]).await;
-    assert_eq!(
-        browser.notes().await,
-        [""; 0],
-        "nobody saw anybody leave or join"
-    );
+    assert_eq!(browser.notes().await, [""; 0]); // nobody saw anybody leave or join
 }
 
 #[tokio::test]
 async fn offline_is_shown_and_online_connects_at_once() {
-    let (world, browser) = one_browser().await;
-    let mut hanako = world.dyno.join("lobby", "hanako").await;
-    browser.join("lobby", "taro").await;
+    let (_world, mut hanako, browser) = chat().await;
     browser.set_offline(true).await;
     browser.chip_says("Offline").await;
     hanako.say("meanwhile").await;
     browser.say("typed offline").await;
-    assert_eq!(
-        browser.messages().await.last().expect("shown").state,
-        "sending"
-    );
+    browser.own_are("sending").await;
     browser.set_offline(false).await;
     browser.shows(&["meanwhile", "typed offline"]).await;
     browser.own_are("sent").await;
@@ -110,7 +95,7 @@ async fn the_page_reconnects_after_sleep() {
     // After a short sleep, or on another network, the page checks the connection.
     proxy.set(Flow::Swallow);
     browser.dispatch("online").await;
-    tokio::time::sleep(SECOND).await; // until the proxy has swallowed the question
+    sleep(SECOND).await; // until the proxy has swallowed the question
     proxy.set(Flow::Through);
     browser.fact_becomes("Reconnects", "2").await;
     browser.send("awake").await;
@@ -129,8 +114,8 @@ async fn a_silent_connection_is_closed_and_replaced() {
     browser.join("lobby", "taro").await;
     proxy.set(Flow::Swallow);
     hanako.say("into the silence").await;
-    browser.until_within(Duration::from_secs(50), "the silence is noticed",
-        "const chip = document.querySelector('[role=status]').textContent; return chip.startsWith('Reconnecting') || chip").await;
+    let (chip, lost) = (async || browser.chip().await, "Reconnecting");
+    settles_within(50 * SECOND, "it is noticed", chip, |c| c.starts_with(lost)).await;
     proxy.set(Flow::Through);
     browser.shows(&["into the silence"]).await;
 }
@@ -155,11 +140,8 @@ async fn a_final_close_code_stops_reconnecting_and_shows_why() {
         browser.connected().await;
         assert_eq!(browser.alert().await, "");
     };
-    stops(
-        "for (let i = 0; i < 3; i += 1) line.send('nonsense')",
-        "reload",
-    )
-    .await; // 4400
+    let nonsense = "for (let i = 0; i < 3; i += 1) line.send('nonsense')";
+    stops(nonsense, "reload").await; // 4400
     stops("line.send('x'.repeat(10000))", "too big").await; // 1009
     stops("line.send(new Uint8Array(4))", "reload").await; // 1003
     let flood = "for (let i = 0; i < 60; i += 1) line.send(JSON.stringify({ kind: 'talk', message: 'x', cid: `flood${i}` }))";
@@ -178,10 +160,7 @@ async fn a_full_dyno_is_retried_with_a_longer_wait() {
     let chip = browser.chip().await;
     let left = chip.split(' ').nth(2).and_then(|n| n.parse().ok());
     let left: u32 = left.unwrap_or_else(|| panic!("{chip}"));
-    assert!(
-        (3..=8).contains(&left),
-        "half to all of eight seconds: {chip}"
-    );
+    assert!((3..=8).contains(&left), "{chip}"); // half to all of eight seconds
     hanako.quit().await;
     browser.connected().await;
 }
@@ -192,9 +171,8 @@ async fn the_back_off_grows_and_is_reset_after_a_stable_connection() {
     // Stops the clock, and makes each random wait the longest one.
     let script = "window.clock = Date.now(); Date.now = () => clock; Math.random = () => 0.999";
     browser.eval(script).await;
-    browser
-        .set_in_frames("welcome", "spread_ms", json!(3000))
-        .await;
+    let spread = json!(3000);
+    browser.set_in_frames("welcome", "spread_ms", spread).await;
     // Moves the clock on, and waits until the page's timer has seen that: if it saw the jump only after a loss, it would
     // take it for sleep and try at once.
     let pass = async |seconds: u64| {
@@ -213,11 +191,7 @@ async fn the_back_off_grows_and_is_reset_after_a_stable_connection() {
         waits(seconds).await;
         pass(seconds).await;
     }
-    assert_eq!(
-        browser.alert().await,
-        "",
-        "the server is away, and not only for WebSockets"
-    );
+    assert_eq!(browser.alert().await, ""); // the server is away, and not only for WebSockets
     world.dyno.restart().await;
     waits(15).await;
     pass(15).await;
@@ -232,42 +206,31 @@ async fn the_back_off_grows_and_is_reset_after_a_stable_connection() {
     waits(3).await;
 }
 
-/// Connects through a proxy that changes requests by `rule`, as a badly configured one would.
-async fn is_told_that_sockets_do_not_get_through(rule: &str) {
+#[tokio::test]
+async fn a_proxy_that_lets_no_websocket_through_is_explained() {
     let browser = Browser::start().await;
-    let mut dyno = Dyno::start(&[]).await;
-    let proxy = Front::with_rule(rule, dyno.addr()).await;
-    browser.open(&page_at(proxy.addr)).await;
-    browser.ask_to_join("lobby", "taro").await;
-    let alert = async || browser.alert().await;
-    let why = settles("the reason", alert, |alert| !alert.is_empty()).await;
-    assert!(
-        why.contains("WebSocket connections do not get through"),
-        "{why}"
-    );
-    assert!(why.contains("log"), "where to look: {why}");
-    dyno.kill().await; // now it is something else
-    settles("no reason", alert, String::is_empty).await;
-    assert!(browser.chip().await.contains("onnecting"));
-}
-
-#[tokio::test]
-async fn an_origin_refused_behind_a_proxy_is_explained() {
-    is_told_that_sockets_do_not_get_through("set-header Host internal.example").await; // 403
-}
-
-#[tokio::test]
-async fn a_proxy_that_does_not_upgrade_is_explained() {
-    is_told_that_sockets_do_not_get_through("del-header Upgrade").await; // 426
+    // Rules of a badly configured proxy. The dyno answers 403, and 426.
+    for rule in ["set-header Host internal.example", "del-header Upgrade"] {
+        let mut dyno = Dyno::start(&[]).await;
+        let proxy = Front::with_rule(rule, dyno.addr()).await;
+        browser.open(&page_at(proxy.addr)).await;
+        browser.ask_to_join("lobby", "taro").await;
+        let why = "WebSocket connections do not get through";
+        browser.alert_contains(why).await;
+        let alert = async || browser.alert().await;
+        assert!(alert().await.contains("log"), "where to look: {rule}");
+        dyno.kill().await; // now it is something else
+        settles(rule, alert, String::is_empty).await;
+        assert!(browser.chip().await.contains("onnecting"), "{rule}");
+    }
 }
 
 #[tokio::test]
 async fn the_welcome_says_over_how_long_the_first_retry_is_spread() {
     let (_world, browser) = one_browser().await;
     browser.eval("Math.random = () => 0.999").await;
-    browser
-        .set_in_frames("welcome", "spread_ms", json!(40))
-        .await;
+    let spread = json!(40);
+    browser.set_in_frames("welcome", "spread_ms", spread).await;
     browser.join("lobby", "taro").await;
     browser.open_panel().await;
     // Ms from the end of a connection that was stable to the next try, sorted.
@@ -298,9 +261,9 @@ async fn the_welcome_says_over_how_long_the_first_retry_is_spread() {
         browser.press("drop my connection").await;
         browser.connected().await;
         browser.later(4 * SECOND).await;
-        tokio::time::sleep(SECOND).await;
+        sleep(SECOND).await;
         browser.later(4 * SECOND).await;
-        tokio::time::sleep(SECOND).await;
+        sleep(SECOND).await;
         browser.press("drop my connection").await;
         browser.chip_says(words).await;
         browser.press("Retry now").await;
@@ -312,9 +275,8 @@ async fn the_welcome_says_over_how_long_the_first_retry_is_spread() {
 async fn a_tick_corrects_over_how_long_the_first_retry_is_spread() {
     let (_world, browser) = one_browser().await;
     browser.eval("Math.random = () => 0.999").await;
-    browser
-        .set_in_frames("tick", "spread_ms", json!(9000))
-        .await;
+    let spread = json!(9000);
+    browser.set_in_frames("tick", "spread_ms", spread).await;
     browser.join("lobby", "taro").await;
     browser.open_panel().await;
     browser.dispatch("online").await; // the page asks the server for a tick
@@ -328,9 +290,8 @@ async fn a_tick_corrects_over_how_long_the_first_retry_is_spread() {
 async fn a_stable_connection_resets_the_back_off_however_it_ends() {
     let (mut world, browser) = one_browser().await;
     browser.eval("Math.random = () => 0.999").await;
-    browser
-        .set_in_frames("welcome", "spread_ms", json!(3000))
-        .await;
+    let spread = json!(3000);
+    browser.set_in_frames("welcome", "spread_ms", spread).await;
     browser.join("lobby", "taro").await;
     world.dyno.kill().await;
     browser.chip_says("Reconnecting in 4 s").await; // the third wait
@@ -338,18 +299,15 @@ async fn a_stable_connection_resets_the_back_off_however_it_ends() {
     browser.connected().await;
     for _ in 0..2 {
         browser.later(4 * SECOND).await;
-        tokio::time::sleep(SECOND).await;
+        sleep(SECOND).await;
     }
     world.dyno.signal(Signal::SIGSTOP); // does not answer the page after its sleep
     browser.later(60 * SECOND).await;
-    tokio::time::sleep(3 * SECOND).await;
+    sleep(3 * SECOND).await;
     world.dyno.kill().await;
-    let waits = async || browser.chip().await;
-    let chip = settles("a wait", waits, |chip| chip.starts_with("Reconnecting in ")).await;
-    assert!(
-        chip.contains(" 3 s") || chip.contains(" 2 s"),
-        "the first one: {chip}"
-    );
+    browser.chip_says("Reconnecting in ").await;
+    let chip = browser.chip().await; // the first wait
+    assert!(chip.contains(" 3 s") || chip.contains(" 2 s"), "{chip}");
 }
 
 #[tokio::test]
@@ -374,13 +332,9 @@ async fn many_events_at_once_leave_one_open_socket() {
     }
     browser.connected().await;
     browser.send("calm").await;
-    let open = "return sockets.filter((socket) => socket.readyState <= WebSocket.OPEN).length";
-    browser
-        .until(
-            "one socket is open",
-            &open.replace("return ", "return 1 === "),
-        )
-        .await;
+    let open =
+        "return sockets.filter((socket) => socket.readyState <= WebSocket.OPEN).length === 1";
+    browser.until("one socket is open", open).await;
     let made = browser.eval("return sockets.length").await;
     assert!(made.as_u64() > Some(5), "there was a storm: {made}");
     browser.shows(&["calm"]).await;

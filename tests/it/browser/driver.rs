@@ -34,7 +34,7 @@ pub enum Kind {
 
 /// The settings of a browser that differ from the usual ones.
 #[derive(Clone, Copy, PartialEq)]
-enum Settings {
+pub enum Settings {
     Usual,
     /// Cookies and storage are blocked.
     NoStorage,
@@ -84,19 +84,10 @@ impl Kind {
                     "profile.default_content_setting_values.cookies": if blocks { 2 } else { 1 },
                     "intl.accept_languages": languages,
                 }, "args": [
-                    "--headless",
                     // Chromium ends with chromedriver, even if that is killed: the pipe between them breaks.
-                    "--remote-debugging-pipe",
-                    "--no-sandbox",
-                    "--disable-gpu",
-                    "--disable-quic",
-                    "--disable-dev-shm-usage",
-                    "--disable-background-networking",
-                    "--disable-component-update",
-                    "--disable-sync",
-                    "--no-first-run",
-                    "--lang=en-GB",
-                    "--window-size=1000,700",
+                    "--remote-debugging-pipe", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
+                    "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update",
+                    "--disable-sync", "--no-first-run", "--lang=en-GB", "--window-size=1000,700",
                     format!("--user-data-dir={}", profile.display()),
                 ]},
                 "goog:loggingPrefs": {"browser": "ALL"},
@@ -261,15 +252,18 @@ impl Driver {
         handle
     }
 
-    /// Begins a test: in Chromium, with a user context of its own and a tab in it.
-    async fn begin(&mut self) {
-        if self.kind == Kind::Chromium {
+    /// Begins a test: in the usual Chromium, with a user context of its own and a tab in it.
+    async fn begin(&mut self, settings: Settings) {
+        if self.kind != Kind::Chromium {
+            return;
+        }
+        if settings == Settings::Usual {
             let user = self.bidi("browser.createUserContext", json!({})).await;
             self.context = Some(user["userContext"].clone());
             self.open_tab().await;
-            let console = self.client.issue_cmd(SessionCommand::console()).await;
-            console.expect("what the test before this one left there can be dropped");
         }
+        let console = self.client.issue_cmd(SessionCommand::console()).await;
+        console.expect("what was there before can be dropped");
     }
 
     /// Ends a test: removes its user context, with all tabs. False if there was none.
@@ -309,68 +303,42 @@ pub struct Browser {
 
 impl Browser {
     pub async fn start() -> Browser {
-        Browser::start_with(heavy(1).await).await
+        Browser::start_as(Settings::Usual, 1).await
     }
 
-    /// One browser with the permits of two: its tabs keep a processor busy.
-    pub async fn start_for_many_tabs() -> Browser {
-        Browser::start_with(heavy(2).await).await
-    }
-
-    pub async fn start_without_storage() -> Browser {
-        Browser::start_as(Settings::NoStorage, heavy(1).await).await
-    }
-
-    pub async fn start_japanese() -> Browser {
-        Browser::start_as(Settings::Japanese, heavy(1).await).await
-    }
-
-    /// A browser of its own: settings are read at the start.
-    async fn start_as(settings: Settings, turn: SemaphorePermit<'static>) -> Browser {
-        let start = Driver::start(Kind::wanted(), settings);
-        let driver = POOL.runtime.spawn(start).await;
-        let mut browser = Browser::with(driver.expect("the browser starts"), turn);
-        browser.is_japanese = settings == Settings::Japanese;
-        if browser.kind == Kind::Chromium {
-            browser.console().await; // chromedriver's own lines
-        }
-        browser
+    /// `weight`: 2 if its tabs keep a processor busy.
+    pub async fn start_as(settings: Settings, weight: u32) -> Browser {
+        Browser::start_with(settings, heavy(weight).await).await
     }
 
     /// Two persons. Takes both permits at once: two tests with one permit each would wait for each other for ever.
-    pub async fn start_two() -> (Browser, Browser) {
+    pub async fn start_two(first: Settings) -> (Browser, Browser) {
         let mut turns = heavy(2).await;
         let other = turns.split(1).expect("two permits were taken");
-        tokio::join!(Browser::start_with(turns), Browser::start_with(other))
+        let first = Browser::start_with(first, turns);
+        tokio::join!(first, Browser::start_with(Settings::Usual, other))
     }
 
-    /// Two persons. The first one reads Japanese.
-    pub async fn start_two_languages() -> (Browser, Browser) {
-        let mut turns = heavy(2).await;
-        let other = turns.split(1).expect("two permits were taken");
-        let japanese = Browser::start_as(Settings::Japanese, turns);
-        tokio::join!(japanese, Browser::start_with(other))
-    }
-
-    async fn start_with(turn: SemaphorePermit<'static>) -> Browser {
+    /// Only a browser with the usual settings may have been in use before: it reads its settings at the start.
+    async fn start_with(settings: Settings, turn: SemaphorePermit<'static>) -> Browser {
         let kind = Kind::wanted();
         let start = POOL.runtime.spawn(async move {
-            let idle = POOL.idle.lock().unwrap().pop();
+            let idle = match settings {
+                Settings::Usual => POOL.idle.lock().unwrap().pop(),
+                _ => None,
+            };
             let mut driver = match idle {
                 Some(driver) => driver,
-                None => Driver::start(kind, Settings::Usual).await,
+                None => Driver::start(kind, settings).await,
             };
-            driver.begin().await;
+            driver.begin(settings).await;
             driver
         });
-        Browser::with(start.await.expect("the browser starts"), turn)
-    }
-
-    fn with(driver: Driver, turn: SemaphorePermit<'static>) -> Browser {
+        let driver = start.await.expect("the browser starts");
         Browser {
-            kind: driver.kind,
+            kind,
             client: driver.client.clone(),
-            is_japanese: false,
+            is_japanese: settings == Settings::Japanese,
             driver: Some(driver),
             _turn: turn,
         }
@@ -380,7 +348,7 @@ impl Browser {
     pub async fn begin_next_test(&mut self) {
         let driver = self.driver.as_mut().expect("only Drop takes it");
         assert!(driver.end().await, "it had a user context");
-        driver.begin().await;
+        driver.begin(Settings::Usual).await;
     }
 
     /// Sends a command that fantoccini does not have.

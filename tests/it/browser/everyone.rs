@@ -11,11 +11,7 @@ async fn the_page_works_with_the_keyboard_alone() {
     assert_eq!(browser.text(focused).await, "Name");
     browser.keys("Name", &format!("taro{ENTER}")).await;
     browser.connected().await;
-    assert_eq!(
-        browser.text(focused).await,
-        "Message",
-        "one can write at once"
-    );
+    assert_eq!(browser.text(focused).await, "Message"); // one can write at once
     browser.keys("Message", &format!("hello{ENTER}")).await;
     browser.shows(&["hello"]).await;
     assert_eq!(browser.text(focused).await, "Message", "and go on writing");
@@ -65,9 +61,7 @@ async fn a_long_room_name_does_not_displace_the_chip() {
 
 #[tokio::test]
 async fn an_on_screen_keyboard_covers_neither_input_nor_newest_message() {
-    let (world, browser) = one_browser().await;
-    let mut hanako = world.dyno.join("lobby", "hanako").await;
-    browser.join("lobby", "taro").await;
+    let (_world, mut hanako, browser) = chat().await;
     for i in 0..40 {
         hanako.talk(&format!("line {i}")).await;
     }
@@ -79,12 +73,8 @@ async fn an_on_screen_keyboard_covers_neither_input_nor_newest_message() {
     for height in [340, 500] {
         browser.eval_with(keyboard, json!([height])).await;
         let look = async || browser.eval_with(seen, json!([height])).await;
-        settles(
-            "the input and the newest message are in sight",
-            look,
-            |fits| *fits == true,
-        )
-        .await;
+        let what = "the input and the newest message are in sight";
+        becomes(what, &true, look).await;
     }
 }
 
@@ -106,27 +96,15 @@ async fn history_is_not_announced_to_screen_readers_and_a_receipt_is_once() {
     browser.count_is(".message", 20).await;
     let calm = "return document.querySelector('[role=log]').ariaBusy === 'false'";
     let busy = "return heard.length >= 20 && heard.every(([busy]) => busy === 'true')";
-    assert_eq!(
-        browser.eval(busy).await,
-        true,
-        "the past is filled in under aria-busy"
-    );
+    assert_eq!(browser.eval(busy).await, true); // the past is filled in under aria-busy
     browser.until("then it is calm", calm).await;
     browser.eval("heard.length = 0").await;
     browser.send("hello").await;
     let heard = browser.eval("return heard.map(([, text]) => text)").await;
     let heard: Vec<String> = serde_json::from_value(heard).expect("texts");
-    assert_eq!(
-        heard.iter().filter(|text| text.contains("hello")).count(),
-        1,
-        "{heard:?}"
-    );
+    let with = |part: &str| heard.iter().filter(|text| text.contains(part)).count();
+    assert_eq!((with("hello"), with(":")), (1, 1), "one time: {heard:?}");
     assert_eq!(heard.last().expect("the receipt"), "sent");
-    assert_eq!(
-        heard.iter().filter(|text| text.contains(':')).count(),
-        1,
-        "one time: {heard:?}"
-    );
 }
 
 #[tokio::test]

@@ -4,13 +4,13 @@ use super::*;
 
 #[tokio::test]
 async fn a_japanese_and_an_english_page_talk_to_each_other() {
-    let (hanako, taro) = Browser::start_two_languages().await;
+    let (hanako, taro) = Browser::start_two(Settings::Japanese).await;
     story::see_every_message_once(hanako, taro).await;
 }
 
 #[tokio::test]
 async fn the_page_is_japanese_where_the_browser_prefers_it() {
-    let browser = Browser::start_japanese().await;
+    let browser = Browser::start_as(Settings::Japanese, 1).await;
     let world = World::start(Store::Memory, &[TALKATIVE]).await;
     let mut hanako = world.dyno.join("lobby", "花子").await;
     browser.open(&page_at(world.dyno.addr())).await;
@@ -59,7 +59,7 @@ async fn the_page_is_japanese_where_the_browser_prefers_it() {
 
 #[tokio::test]
 async fn english_words_are_not_shown_before_japanese_ones() {
-    let browser = Browser::start_japanese().await;
+    let browser = Browser::start_as(Settings::Japanese, 1).await;
     let dyno = Dyno::start(&[]).await;
     if browser.kind != Kind::Chromium {
         return; // only Chromium runs a script before those of the page

@@ -8,30 +8,16 @@ async fn a_rejected_name_or_room_shows_an_error_at_its_field_and_keeps_the_text(
     let _hanako = world.dyno.join("lobby", "hanako").await;
     let refuse = async |room: &str, name: &str, field: &str, other: &str| {
         browser.ask_to_join(room, name).await;
-        let look = async || {
-            (
-                browser.field(field, "ariaInvalid").await,
-                browser.description(field).await,
-            )
-        };
         let what = format!("{name:?} in {room:?} is refused");
-        settles(&what, look, |(invalid, why)| {
-            *invalid == "true" && !why.is_empty()
-        })
-        .await;
-        assert_eq!(
-            browser.description(other).await,
-            "",
-            "only the field at fault has an error"
-        );
+        let why = async || browser.description(field).await;
+        settles(&what, why, |why| !why.is_empty()).await;
+        let invalid = browser.field(field, "ariaInvalid").await;
+        let others = browser.description(other).await;
+        assert_eq!((invalid, &*others), (json!("true"), ""), "{what}");
         browser.value_is("Room", room).await;
         browser.value_is("Name", name).await;
         let script = "return document.activeElement.labels?.[0]?.textContent";
-        assert_eq!(
-            browser.text(script).await,
-            field,
-            "the field at fault has the focus"
-        );
+        assert_eq!(browser.text(script).await, field, "focus: {what}");
     };
     refuse("lobby", "Ｈａｎａｋｏ", "Name", "Room").await; // the same name once folded
     refuse("lobby", "<img src=x onerror=alert(1)>", "Name", "Room").await;
@@ -49,20 +35,14 @@ async fn an_error_is_explained_by_the_page_and_an_unknown_one_by_the_server() {
     let _hanako = world.dyno.join("lobby", "hanako").await;
     let why = async || browser.description("Name").await;
     browser.ask_to_join("lobby", "hanako").await;
-    becomes(
-        "the page's words",
-        "Someone in this room already has this name.",
-        why,
-    )
-    .await;
-    browser
-        .set_in_frames("error", "code", json!("new_code"))
-        .await;
-    browser
-        .set_in_frames("error", "message", json!("A newer reason."))
-        .await;
+    let words = "Someone in this room already has this name.";
+    becomes("the page's words", words, why).await;
+    let words = "A newer reason.";
+    for (field, value) in [("code", "new_code"), ("message", words)] {
+        browser.set_in_frames("error", field, json!(value)).await;
+    }
     browser.press("Join").await;
-    becomes("the server's", "A newer reason.", why).await;
+    becomes("the server's", words, why).await;
 }
 
 #[tokio::test]
@@ -116,6 +96,9 @@ async fn tabs_with_one_name_share_a_member_and_tabs_with_two_names_are_two() {
     let (world, browser) = one_browser().await;
     let url = page_at(world.dyno.addr());
     browser.join("lobby", "taro").await;
+    let (dyno, other) = (&world.dyno, token());
+    dyno.join_refused("lobby", "taro", &other, "name_taken")
+        .await;
     let (first, second) = browser.second_tab().await;
     browser.open(&url).await;
     browser.join("lobby", "hanako").await;
@@ -128,25 +111,10 @@ async fn tabs_with_one_name_share_a_member_and_tabs_with_two_names_are_two() {
     browser.members_are(&["hanako", "taro"]).await;
     browser.switch(&first).await;
     browser.shows(&["hello", "taro, from another tab"]).await;
-    assert_eq!(
-        browser.messages().await[1].state,
-        "sent",
-        "an own message, wherever it was typed"
-    );
+    assert_eq!(browser.messages().await[1].state, "sent"); // an own message, wherever it was typed
     browser.switch(&third).await;
     browser.press("Leave").await;
     browser.switch(&second).await;
     browser.send("taro?").await;
     browser.members_are(&["hanako", "taro"]).await; // the other tab of taro is still in the room
-}
-
-#[tokio::test]
-async fn a_name_in_use_is_refused_to_another_token() {
-    let (world, browser) = one_browser().await;
-    browser.join("lobby", "taro").await;
-    world
-        .dyno
-        .join_refused("lobby", "taro", &token(), "name_taken")
-        .await;
-    browser.send("still me").await;
 }

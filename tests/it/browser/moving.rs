@@ -62,16 +62,14 @@ async fn nothing_but_the_name_of_the_dyno_changes_and_that_is_not_announced() {
     browser.members_are(&["hanako", "taro"]).await;
     hanako.expect_members(&["hanako", "taro"]).await;
     let lists = hanako.members_frames();
-    browser
-        .eval("watched.chips.length = watched.announced.length = 0")
-        .await;
+    let forget = "watched.chips.length = watched.announced.length = 0";
+    browser.eval(forget).await;
 
     test.stop_first(Duration::ZERO);
     browser.chip_says("web.2").await;
     browser.fact_becomes("Dyno", "web.2").await;
     browser.fact_becomes("Moves", "1").await;
-    let status = test.dynos[0].exit(PATIENCE).await;
-    assert_eq!(status.code(), Some(0));
+    exits(&mut test.dynos[0]).await;
     hanako.hears("before").await;
     hanako.say("after").await;
     browser.shows(&["before", "after"]).await;
@@ -106,13 +104,10 @@ async fn messages_that_come_on_both_connections_are_shown_once_and_own_ones_are_
     let mut said = vec![];
     for i in 0..30 {
         let text = format!("m{i}");
-        match i % 3 {
-            0 => {
-                _ = browser
-                    .eval_with("watched.say(arguments[0])", json!([text]))
-                    .await
-            }
-            _ => hanako.talk_as(&text, &text).await,
+        if i % 3 == 0 {
+            browser.eval(&format!("watched.say('{text}')")).await;
+        } else {
+            hanako.talk_as(&text, &text).await;
         }
         said.push(text);
         sleep(SECOND / 10).await;
@@ -138,10 +133,7 @@ async fn a_message_without_an_answer_is_sent_again_with_the_welcome_of_the_secon
     browser.eval("watched.say('kept')").await;
     browser.own_are("sent").await;
     let waited = browser.ack_ms().await[0];
-    assert!(
-        waited < 8_000.0,
-        "{waited} ms: only after the time for a resend"
-    );
+    assert!(waited < 8_000.0, "{waited} ms"); // before the time for a resend
     assert_eq!(check::stream(&test.redis, "lobby").len(), 1);
     test.never_away().await;
 }
@@ -177,12 +169,8 @@ async fn leave_during_a_move_releases_the_name_at_once() {
     test.stop_first(SECOND);
     test.asked().await;
     // The upgrade takes two seconds, then the join is on its way for one more.
-    browser
-        .until(
-            "the second connection is open",
-            "return watched.sockets[1].readyState === 1",
-        )
-        .await;
+    let open = "return watched.sockets[1].readyState === 1";
+    browser.until("the second one is open", open).await;
     browser.press("Leave").await;
     let left = Instant::now();
     assert_eq!(browser.chip().await, "Left");
@@ -191,8 +179,7 @@ async fn leave_during_a_move_releases_the_name_at_once() {
     hanako.expect_members(&["hanako"]).await;
     check::names_are(&test.redis, "lobby", &["hanako"]).await;
     let _other = test.dynos[1].join("lobby", "taro").await;
-    let status = test.dynos[0].exit(PATIENCE).await;
-    assert_eq!(status.code(), Some(0));
+    exits(&mut test.dynos[0]).await;
     assert_eq!(browser.chip().await, "Left");
 }
 
@@ -217,8 +204,7 @@ async fn a_welcome_from_the_dyno_that_stops_is_a_failed_try() {
     assert_eq!(browser.chip().await, "Connected · web.1");
     browser.send("still on the first").await;
     browser.chip_says("web.2").await; // with the next `move`
-    let status = test.dynos[0].exit(PATIENCE).await;
-    assert_eq!(status.code(), Some(0));
+    exits(&mut test.dynos[0]).await;
     browser.send("on the second").await;
     test.never_away().await;
 }
@@ -255,11 +241,9 @@ async fn a_full_dyno_does_not_strand_the_page() {
     hanako.hears("not stranded").await;
     hanako.quit().await;
     browser.chip_says("web.2").await;
-    let status = test.dynos[0].exit(PATIENCE).await;
-    assert_eq!(status.code(), Some(0));
-    let chips =
-        browser.eval("return watched.chips.filter((chip) => chip.includes('Reconnecting'))");
-    assert_eq!(chips.await, json!([]));
+    exits(&mut test.dynos[0]).await;
+    let chips = "return watched.chips.filter((chip) => chip.includes('Reconnecting'))";
+    assert_eq!(browser.eval(chips).await, json!([]));
     test.never_away().await;
 }
 
@@ -273,8 +257,7 @@ async fn the_page_stays_while_redis_is_down_and_moves_when_it_is_back() {
     test.asked().await;
     test.redis.stop().await;
     test.dynos[1].signal(Signal::SIGCONT);
-    let alert = async || browser.alert().await;
-    settles("Redis is away", alert, |alert| !alert.is_empty()).await;
+    browser.alert_contains("Redis").await;
     browser.say("kept").await;
     sleep(MOVE_EVERY).await;
     assert_eq!(browser.chip().await, "Connected · web.1");
@@ -305,7 +288,7 @@ struct Tabs {
 
 impl Tabs {
     async fn join(dynos: usize) -> Tabs {
-        let browser = Browser::start_for_many_tabs().await;
+        let browser = Browser::start_as(Settings::Usual, 2).await;
         let redis = Redis::start(&[]).await;
         let names = (1..=dynos).map(|n| format!("web.{n}"));
         let start =
@@ -368,15 +351,8 @@ impl Tabs {
         let look = async |browser: &Browser| {
             assert_eq!(browser.ms_without_connection().await, 0.0);
             assert_eq!(browser.fact("Reconnects").await, "0");
-            assert_eq!(
-                browser
-                    .notes()
-                    .await
-                    .iter()
-                    .filter(|note| note.contains("left"))
-                    .count(),
-                0
-            );
+            let notes = browser.notes().await.concat();
+            assert!(!notes.contains("left"), "{notes}");
             moves += usize::from(browser.fact("Moves").await == "1");
             acks.extend(browser.ack_ms().await);
         };
@@ -414,8 +390,8 @@ async fn fourteen_tabs_have_a_connection_all_the_time_while_one_of_two_dynos_is_
         dyno.signal(Signal::SIGTERM);
         exits(dyno).await;
     };
-    test.are_not_away_during("SIGTERM of one of two dynos", 20, restart)
-        .await;
+    let what = "SIGTERM of one of two dynos";
+    test.are_not_away_during(what, 20, restart).await;
     assert_eq!(watcher.members_frames(), lists, "nobody left or joined");
 }
 
@@ -429,12 +405,8 @@ async fn fourteen_tabs_have_a_connection_all_the_time_while_a_single_dyno_is_rep
         exits(dyno).await;
         successor
     };
-    test.are_not_away_during(
-        "SIGTERM of a single dyno, its successor 8 s later",
-        40,
-        restart,
-    )
-    .await;
+    let what = "SIGTERM of a single dyno, its successor 8 s later";
+    test.are_not_away_during(what, 40, restart).await;
 }
 
 #[tokio::test]
@@ -447,8 +419,8 @@ async fn fourteen_tabs_are_back_soon_after_one_of_two_dynos_is_killed() {
             away.push(browser.ms_without_connection().await);
         }
     };
-    test.talk_during(20, async |dyno| dyno.kill().await, look)
-        .await;
+    let kill = async |dyno: &mut Dyno| dyno.kill().await;
+    test.talk_during(20, kill, look).await;
     let most = away.iter().copied().fold(0.0, f64::max);
     let (count, away) = (away.len(), summary(away));
     println!(

@@ -5,10 +5,11 @@ use super::*;
 use fantoccini::actions::{InputSource, KeyAction, KeyActions};
 use fantoccini::elements::{Element, ElementRef};
 use fantoccini::wd::WindowHandle;
+use serde::Deserialize;
 use tokio_tungstenite::tungstenite::http::Method;
 
 /// A message as the page shows it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 pub struct Shown {
     pub user: String,
     pub text: String,
@@ -83,11 +84,8 @@ impl Browser {
                 }
                 done(english);
             })";
-        let japanese = self
-            .client
-            .execute_async(script, vec![json!(english)])
-            .await;
-        let japanese = japanese.expect("the page has a table of words");
+        let japanese = self.client.execute_async(script, vec![json!(english)]);
+        let japanese = japanese.await.expect("the page has a table of words");
         japanese.as_str().expect("words").to_string()
     }
 
@@ -236,16 +234,8 @@ impl Browser {
             const of = (css) => m.querySelector(css).textContent;
             return [of('.who'), of('.text'), of('time'), of('.state'), m.classList.contains('follows')];
         })";
-        let messages = serde_json::from_value::<Vec<_>>(self.eval(script).await);
-        let shown = |(user, text, time, state, follows)| Shown {
-            user,
-            text,
-            time,
-            state,
-            follows,
-        };
-        let messages = messages.expect("four texts and a flag each");
-        messages.into_iter().map(shown).collect()
+        let messages = serde_json::from_value(self.eval(script).await);
+        messages.expect("four texts and a flag each") // a list makes a struct, too
     }
 
     pub async fn texts(&self) -> Vec<String> {
@@ -287,15 +277,11 @@ impl Browser {
 
     /// Waits until the script returns true; until then it may return what it sees instead.
     pub async fn until(&self, what: &str, script: &str) {
-        self.until_within(SOON, what, script).await;
-    }
-
-    pub async fn until_within(&self, within: Duration, what: &str, script: &str) {
         let look = async || match self.eval(script).await {
             Value::Bool(true) => None,
             other => Some((other, self.texts().await)),
         };
-        settles_within(within, what, look, Option::is_none).await;
+        settles(what, look, Option::is_none).await;
     }
 
     pub async fn connected(&self) {
@@ -306,6 +292,12 @@ impl Browser {
         let words = &*self.word(words).await;
         let what = format!("the chip says {words:?}");
         settles(&what, async || self.chip().await, |c| c.contains(words)).await;
+    }
+
+    pub async fn alert_contains(&self, words: &str) {
+        let what = format!("the alert contains {words:?}");
+        let alert = async || self.alert().await;
+        settles(&what, alert, |alert| alert.contains(words)).await;
     }
 
     pub async fn title_becomes(&self, title: &str) {
@@ -323,13 +315,9 @@ impl Browser {
     pub async fn log_contains(&self, text: &str) {
         let text = &*self.word(text).await;
         let what = format!("the log contains {text:?}");
-        let log = "return document.querySelector('[role=log]').innerText";
-        settles(
-            &what,
-            async || self.text(log).await,
-            |log| log.contains(text),
-        )
-        .await;
+        let script = "return document.querySelector('[role=log]').innerText";
+        let log = async || self.text(script).await;
+        settles(&what, log, |log| log.contains(text)).await;
     }
 
     /// Waits until the page shows exactly these texts, in this order.
@@ -341,26 +329,11 @@ impl Browser {
     pub async fn own_are(&self, state: &str) {
         let state = &*self.word(state).await;
         let what = format!("own messages are {state:?}");
-        settles(
-            &what,
-            async || self.states().await,
-            |states| {
-                let mut own = states.iter().filter(|s| !s.is_empty()).peekable();
-                own.peek().is_some() && own.all(|s| s == state)
-            },
-        )
-        .await;
-    }
-
-    /// The same where one message was refused.
-    pub async fn own_are_but_one(&self, state: &str) {
-        let what = format!("own messages but one are {state:?}");
-        settles(
-            &what,
-            async || self.states().await,
-            |states| states.iter().filter(|s| *s != state).count() == 1,
-        )
-        .await;
+        let all = |states: &Vec<String>| {
+            let mut own = states.iter().filter(|s| !s.is_empty()).peekable();
+            own.peek().is_some() && own.all(|s| s == state)
+        };
+        settles(&what, async || self.states().await, all).await;
     }
 
     pub async fn notes_are(&self, notes: &[&str]) {

@@ -5,7 +5,7 @@ use super::*;
 /// `SCREENSHOT=docs/screenshot.png tests/run browser picture` replaces it; without SCREENSHOT, no file is written.
 #[tokio::test]
 async fn the_readme_picture_shows_a_conversation_resumed_after_an_absence() {
-    let (taro, hanako) = Browser::start_two().await;
+    let (taro, hanako) = Browser::start_two(Settings::Usual).await;
     let redis = Redis::start(&[]).await;
     let mut dynos = vec![];
     for (browser, name, dyno) in [(&taro, "Taro", "web.2"), (&hanako, "花子", "web.1")] {

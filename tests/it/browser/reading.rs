@@ -4,9 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn hostile_texts_are_escaped_and_only_web_links_become_links() {
-    let (world, browser) = one_browser().await;
-    let mut hanako = world.dyno.join("lobby", "hanako").await;
-    browser.join("lobby", "taro").await;
+    let (_world, mut hanako, browser) = chat().await;
     let long = "w".repeat(900);
     let evil = [
         "<img src=x onerror=\"window.pwned = 1\">",
@@ -65,28 +63,18 @@ async fn messages_are_grouped_and_days_divided() {
     browser.join("lobby", "taro").await;
     browser.send("today").await;
     let follows: Vec<bool> = browser.messages().await.iter().map(|m| m.follows).collect();
-    assert_eq!(
-        follows,
-        [false, true, false, false, false],
-        "by person, day and minutes"
-    );
+    assert_eq!(follows, [false, true, false, false, false]); // by person, day and minutes
     let days = browser.strings(".day").await;
     assert_eq!(days.len(), 3, "one above each day: {days:?}");
     let script = "return [...document.querySelectorAll('[role=log] time')].every((t) =>
         Math.abs(new Date(t.dateTime) - Date.now()) < 50 * 3600e3 && t.title.includes(new Date(t.dateTime).getFullYear()))";
-    assert_eq!(
-        browser.eval(script).await,
-        true,
-        "the full date is there, too"
-    );
+    assert_eq!(browser.eval(script).await, true); // the full date is there, too
     assert_eq!(browser.notes().await, [""; 0], "history is no news");
 }
 
 #[tokio::test]
 async fn a_tall_message_is_folded_and_a_button_opens_it() {
-    let (world, browser) = one_browser().await;
-    let mut hanako = world.dyno.join("lobby", "hanako").await;
-    browser.join("lobby", "taro").await;
+    let (_world, mut hanako, browser) = chat().await;
     let height = "return [...document.querySelectorAll('.message')].map((m) => m.getBoundingClientRect().height)";
     let heights =
         async || serde_json::from_value::<Vec<f64>>(browser.eval(height).await).expect("heights");
@@ -131,9 +119,7 @@ async fn a_tall_message_is_folded_and_a_button_opens_it() {
 
 #[tokio::test]
 async fn scrolled_up_readers_stay_and_see_a_count_of_new_messages() {
-    let (world, browser) = one_browser().await;
-    let mut hanako = world.dyno.join("lobby", "hanako").await;
-    browser.join("lobby", "taro").await;
+    let (_world, mut hanako, browser) = chat().await;
     for i in 0..60 {
         hanako.talk(&format!("line {i}")).await;
     }

@@ -5,7 +5,7 @@ use super::*;
 
 #[tokio::test]
 async fn without_storage_a_reloaded_page_can_have_its_name_again_at_once() {
-    let browser = Browser::start_without_storage().await;
+    let browser = Browser::start_as(Settings::NoStorage, 1).await;
     let world = World::talkative(Store::Redis).await;
     let mut hanako = world.dyno.join("lobby", "hanako").await;
     let page = page_at(world.dyno.addr());
@@ -130,8 +130,7 @@ async fn the_alert_is_written_only_when_its_words_change() {
     browser.open(&page_at(dyno.addr())).await;
     browser.join("lobby", "taro").await;
     redis.stop().await;
-    let alert = async || browser.alert().await;
-    settles("Redis is away", alert, |alert| !alert.is_empty()).await;
+    browser.alert_contains("Redis").await;
     // Changes the banner as a browser does when it translates the page.
     let translate = "const alert = document.querySelector('[role=alert]'), font = document.createElement('font');
         font.append('La messagerie attend Redis.');
@@ -144,5 +143,5 @@ async fn the_alert_is_written_only_when_its_words_change() {
     assert_eq!(browser.eval("return window.writes").await, 0);
     assert_eq!(browser.alert().await, "La messagerie attend Redis.");
     redis.restart().await;
-    becomes("the alert", "", alert).await;
+    becomes("the alert", "", async || browser.alert().await).await;
 }

@@ -6,7 +6,7 @@ use crate::support::dyno::single_file;
 #[tokio::test]
 async fn the_page_joins_talks_reconnects_and_leaves_on_the_single_file() {
     let program = single_file();
-    let (hanako, taro) = Browser::start_two().await;
+    let (hanako, taro) = Browser::start_two(Settings::Usual).await;
     let redis = Redis::start(&[]).await;
     let mut dynos = vec![];
     for (browser, name, dyno) in [(&hanako, "花子", "web.1"), (&taro, "Taro", "web.2")] {

@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn two_browsers_on_two_dynos_see_every_message_once() {
-    let (hanako, taro) = Browser::start_two().await;
+    let (hanako, taro) = Browser::start_two(Settings::Usual).await;
     see_every_message_once(hanako, taro).await;
 }
 
@@ -50,7 +50,7 @@ pub async fn see_every_message_once(hanako: Browser, taro: Browser) {
 
 /// After the dyno was ended and started again, its tabs reconnect and nobody is seen to leave or join.
 async fn tabs_survive(end: Signal) {
-    let (hanako, taro) = Browser::start_two().await;
+    let (hanako, taro) = Browser::start_two(Settings::Usual).await;
     let redis = Redis::start(&[]).await;
     let mut dyno = Dyno::start_on(&redis, &[TALKATIVE]).await;
     let other = Dyno::start_on(&redis, &[TALKATIVE]).await;
@@ -87,11 +87,7 @@ async fn tabs_survive(end: Signal) {
     })
     .await;
     assert_eq!(hanako.texts().await[..2], ["before", "meanwhile"]);
-    assert_eq!(
-        check::stream(&redis, "lobby").len(),
-        4,
-        "nothing is in the log twice"
-    );
+    assert_eq!(check::stream(&redis, "lobby").len(), 4); // nothing is in the log twice
     hanako.members_are(&["hanako", "jiro", "taro"]).await;
     jiro.say("the end").await; // comes after any note about the return
     hanako.log_contains("the end").await;
@@ -112,7 +108,7 @@ async fn tabs_reconnect_after_sigint_and_restart() {
 
 #[tokio::test]
 async fn tabs_move_on_sigterm_and_nobody_notices() {
-    let (hanako, taro) = Browser::start_two().await;
+    let (hanako, taro) = Browser::start_two(Settings::Usual).await;
     let redis = Redis::start(&[]).await;
     let dyno = async |name| Dyno::start_on(&redis, &[TALKATIVE, ("DYNO", name)]).await;
     let (mut old, new) = (dyno("web.1").await, dyno("web.2").await);
@@ -163,11 +159,7 @@ async fn leave_is_immediate_and_final_and_the_form_is_prefilled() {
         document.dispatchEvent(new Event('visibilitychange'));";
     browser.eval(events).await;
     hanako.say("gone?").await;
-    assert_eq!(
-        browser.chip().await,
-        "Left",
-        "nothing brings it back but the person"
-    );
+    assert_eq!(browser.chip().await, "Left"); // nothing brings it back but the person
     assert_eq!(hanako.members().0, ["hanako"]);
     browser.reload().await;
     browser.find("button", "Join").await; // a reload does not go back in either
@@ -187,10 +179,7 @@ async fn enter_sends_shift_enter_breaks_the_line_and_composing_does_neither() {
             return !document.querySelector('textarea').dispatchEvent(event)";
         browser.eval_with(script, json!([init])).await == true // whether the page took the key for itself
     };
-    assert!(
-        !press(json!({"isComposing": true})).await,
-        "Enter picks a word"
-    );
+    assert!(!press(json!({"isComposing": true})).await); // Enter picks a word
     assert!(!press(json!({"keyCode": 229})).await, "in Safari, too");
     assert_eq!(browser.texts().await, [""; 0]);
     browser.keys("Message", "ご").await;
@@ -211,9 +200,7 @@ async fn enter_sends_shift_enter_breaks_the_line_and_composing_does_neither() {
 
 #[tokio::test]
 async fn the_back_button_restores_the_page_and_its_connection() {
-    let (world, browser) = one_browser().await;
-    let mut hanako = world.dyno.join("lobby", "hanako").await;
-    browser.join("lobby", "taro").await;
+    let (world, mut hanako, browser) = chat().await;
     browser.send("one").await;
     browser.fill("Message", "a draft").await;
     browser.eval("window.sameDocument = true").await;
@@ -226,10 +213,7 @@ async fn the_back_button_restores_the_page_and_its_connection() {
     browser.connected().await;
     let same = browser.eval("return window.sameDocument === true");
     let cached = same.await == true; // Firefox under a driver, and WebKit, load it anew: all the same to the person
-    assert!(
-        cached || browser.kind != Kind::Chromium,
-        "from the back/forward cache"
-    );
+    assert!(cached || browser.kind != Kind::Chromium); // from the back/forward cache
     browser.value_is("Message", "a draft").await;
     assert_eq!(browser.notes().await, [""; 0]);
     assert_eq!(hanako.members().0, ["hanako", "taro"]);

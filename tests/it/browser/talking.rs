@@ -125,20 +125,16 @@ async fn the_page_shows_that_redis_is_down_and_keeps_messages() {
     browser.join("lobby", "taro").await;
     browser.send("before").await;
     redis.stop().await;
-    let banner = "return document.querySelector('[role=alert]').textContent.includes('Redis')";
-    browser.until("a banner", banner).await;
+    browser.alert_contains("Redis").await;
     browser.say("one").await;
     browser.say("two").await;
-    assert!(
-        browser.chip().await.starts_with("Connected"),
-        "the connection itself is fine"
-    );
+    assert!(browser.chip().await.starts_with("Connected")); // the connection itself is fine
     assert_eq!(browser.messages().await[2].state, "sending");
 
     let (first, _) = browser.second_tab().await; // a join must wait for Redis
     browser.open(&page_at(dyno.addr())).await;
     browser.ask_to_join("lobby", "taro").await;
-    browser.until("a banner beside the form", banner).await;
+    browser.alert_contains("Redis").await; // beside the form
     browser.later(15 * SECOND).await; // longer than a try may take otherwise
     assert_eq!(browser.chip().await, "Connecting…");
     redis.restart().await;
@@ -160,10 +156,9 @@ async fn leave_while_a_join_waits_for_redis_ends_the_join() {
     browser.open(&page_at(dyno.addr())).await;
     browser.join("lobby", "taro").await;
     redis.stop().await;
-    let banner = "return document.querySelector('[role=alert]').textContent.includes('Redis')";
-    browser.until("a banner", banner).await;
+    browser.alert_contains("Redis").await;
     browser.reload().await; // the page joins again, and is told to wait
-    browser.until("a banner again", banner).await;
+    browser.alert_contains("Redis").await;
     sleep(SECOND / 2).await;
     browser.press("Leave").await;
     browser.later(4 * SECOND).await; // the end of the wait
@@ -208,18 +203,11 @@ async fn a_rejected_message_offers_retry_and_discard() {
     browser.join("lobby", "taro").await;
     for text in ["one", "two"] {
         browser.say(text).await;
-        let what = format!("{text} is refused");
-        settles(
-            &what,
-            async || browser.states().await.pop(),
-            |state| {
-                let why = state
-                    .as_ref()
-                    .and_then(|s| s.strip_prefix("not sent · Retry / Discard"));
-                why.is_some_and(|why| why.ends_with('.'))
-            },
-        )
-        .await;
+        let what = format!("{text} is refused with a sentence");
+        let last = async || browser.states().await.pop().unwrap_or_default();
+        let refused = "not sent · Retry / Discard";
+        let is_refused = |s: &String| s.starts_with(refused) && s.ends_with('.');
+        settles(&what, last, is_refused).await;
     }
     browser.eval("window.spoil = false").await;
     browser.say("three").await; // does not wait for them
@@ -229,12 +217,9 @@ async fn a_rejected_message_offers_retry_and_discard() {
             return document.activeElement.id";
         browser.eval_with(click, json!([what])).await
     };
-    assert_eq!(
-        choose("Retry").await,
-        "message",
-        "the cursor returns to where one writes"
-    );
-    browser.own_are_but_one("sent").await;
+    assert_eq!(choose("Retry").await, "message"); // the cursor returns to where one writes
+    let sent = |states: &Vec<String>| states.iter().filter(|s| *s != "sent").count() == 1;
+    settles("sent but one", async || browser.states().await, sent).await;
     assert_eq!(choose("Discard").await, "message");
     browser.shows(&["three", "one"]).await;
     browser.own_are("sent").await;

@@ -64,8 +64,7 @@ async fn tour(browser: &Browser, look: impl AsyncFn(&str)) {
     browser.press("Discard").await;
 
     redis.stop().await;
-    let alert = async || browser.alert().await;
-    settles("Redis is away", alert, |alert| !alert.is_empty()).await;
+    browser.alert_contains("Redis").await;
     look("Redis is away").await;
     redis.restart().await; // with nothing in it
     browser.connected().await;
@@ -96,7 +95,7 @@ async fn axe_and_html_validate_find_no_error_in_any_state() {
     let pages = tempfile::tempdir().expect("a temporary directory");
     for language in ["en", "ja"] {
         let browser = match language {
-            "ja" => Browser::start_japanese().await,
+            "ja" => Browser::start_as(Settings::Japanese, 1).await,
             _ => Browser::start().await,
         };
         tour(&browser, async |state| {
