@@ -217,7 +217,7 @@ async fn connections_survive_the_router_for(idle: Duration) {
     let ended = |heard: &Heard| matches!(heard, Heard::Close(..) | Heard::Eof | Heard::Broken(_));
     let now = begin.elapsed();
     for client in [&hanako, &taro] {
-        let (user, transcript) = (&client.user, client.transcript());
+        let (user, transcript) = (&client.user, client.context());
         let ends = client.count_heard(ended);
         assert_eq!(ends, 0, "{user} is still connected\n{transcript}");
         // Each Ping starts the router's timer again, so it never fires if no pause is longer than its timeout.

@@ -138,7 +138,7 @@ async fn no_message_is_lost_between_history_and_live_while_joining(store: Store)
                 .join_with("lobby", &user, &token, last.as_deref())
                 .await;
             sleep(Duration::from_millis(fastrand::u64(0..400))).await;
-            assert_eq!(client.welcome["gap"], false, "{}", client.transcript());
+            assert_eq!(client.welcome["gap"], false, "{}", client.context());
             witness.agrees_with(&client).await;
             // A client that resumes continues with the very next message.
             if let (Some(last), Some(first)) = (&last, client.ids().first()) {
@@ -265,7 +265,7 @@ async fn a_member_returns_at_once_while_the_old_connection_is_half_open(store: S
         "the old connection was closed after {after:?}"
     );
     sleep(2 * SECOND).await;
-    let transcript = taro.transcript();
+    let transcript = taro.context();
     assert_eq!(taro.members_frames(), lists, "no new list\n{transcript}");
     place.names_are("lobby", &["hanako", "taro"]).await;
 }

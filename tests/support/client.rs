@@ -12,12 +12,11 @@ use std::cell::Cell;
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{
     CloseFrame, WebSocketConfig, frame::coding::CloseCode,
@@ -34,10 +33,9 @@ impl FromStr for Id {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Id, String> {
-        let parts = text
-            .split_once('-')
-            .and_then(|(ms, seq)| Some(Id(ms.parse().ok()?, seq.parse().ok()?)));
-        parts.ok_or_else(|| format!("{text:?} is not an id"))
+        let parts = text.split_once('-');
+        let id = parts.and_then(|(ms, seq)| Some(Id(ms.parse().ok()?, seq.parse().ok()?)));
+        id.ok_or_else(|| format!("{text:?} is not an id"))
     }
 }
 
@@ -50,11 +48,21 @@ impl fmt::Display for Id {
 impl Id {
     /// The id in this field of a frame.
     pub fn of(frame: &Value, field: &str) -> Id {
-        let text = frame[field]
-            .as_str()
-            .unwrap_or_else(|| panic!("no {field} in {frame}"));
-        text.parse().unwrap_or_else(|why| panic!("{why}: {frame}"))
+        let id = text(frame, field).parse();
+        id.unwrap_or_else(|why| panic!("{why}: {frame}"))
     }
+}
+
+/// The text in this field of a frame.
+fn text<'a>(frame: &'a Value, field: &str) -> &'a str {
+    let text = frame[field].as_str();
+    text.unwrap_or_else(|| panic!("no {field} in {frame}"))
+}
+
+/// The talks in a welcome.
+fn history(frame: &Value) -> &[Value] {
+    let talks = frame["history"].as_array();
+    talks.unwrap_or_else(|| panic!("no history in {frame}"))
 }
 
 pub fn token() -> String {
@@ -82,6 +90,14 @@ impl Heard {
     pub fn is_end(&self) -> bool {
         matches!(self, Heard::Close(..) | Heard::Eof | Heard::Broken(_))
     }
+
+    /// The frame, if it is of one of these kinds.
+    fn frame(&self, kinds: &[&str]) -> Option<&Value> {
+        match self {
+            Heard::Frame(frame) if kinds.iter().any(|kind| frame["kind"] == *kind) => Some(frame),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -93,9 +109,8 @@ struct Journal {
     wrong: Vec<String>,
     /// Cids sent over this connection: their acknowledgements may have a lower id than `last`.
     cids: Vec<String>,
-    users: Option<Vec<String>>,
-    count: u64,
-    status: Option<String>,
+    /// The names shown last, and the count.
+    members: Option<(Vec<String>, u64)>,
 }
 
 impl Journal {
@@ -108,62 +123,61 @@ impl Journal {
 
     fn check(&mut self, frame: &Value) {
         let kind = frame["kind"].as_str().unwrap_or_default();
-        let has_joined = self.users.is_some();
-        let is_early = !has_joined && (kind == "talk" || kind == "members");
-        let is_second = has_joined && kind == "welcome";
-        if is_early || is_second {
-            self.violation(format!("joined: {has_joined}, then came {frame}"));
+        let has_joined = self.members.is_some();
+        let expected = match kind {
+            "welcome" => !has_joined,
+            "talk" | "members" | "move" => has_joined,
+            _ => ["status", "error", "tick"].contains(&kind),
+        };
+        if !expected {
+            self.wrong
+                .push(format!("joined: {has_joined}, then came {frame}"));
         }
-        match kind {
-            "welcome" => {
-                let history = frame["history"].as_array().into_iter().flatten();
-                let ids: Vec<Id> = history.map(|talk| Id::of(talk, "id")).collect();
-                self.last = Id::of(frame, "last");
-                let reaches_last = ids.last().is_none_or(|newest| *newest == self.last);
-                if !ids.is_sorted_by(|a, b| a < b) || !reaches_last {
-                    self.violation(format!("not in order up to {}: {ids:?}", self.last));
-                }
-                self.remember_members(frame);
+        if kind == "welcome" {
+            let ids = history(frame).iter().map(|talk| Id::of(talk, "id"));
+            let ids: Vec<Id> = ids.collect();
+            self.last = Id::of(frame, "last");
+            let reaches_last = ids.last().is_none_or(|newest| *newest == self.last);
+            if !ids.is_sorted_by(|a, b| a < b) || !reaches_last {
+                self.wrong
+                    .push(format!("not in order up to {}: {ids:?}", self.last));
             }
-            "talk" => {
-                let id = Id::of(frame, "id");
-                if id <= self.last && !self.cids.iter().any(|cid| frame["cid"] == **cid) {
-                    self.violation(format!("after {} came {frame}", self.last));
-                }
-                self.last = self.last.max(id);
+        }
+        if kind == "talk" {
+            let id = Id::of(frame, "id");
+            if id <= self.last && !self.cids.iter().any(|cid| frame["cid"] == **cid) {
+                self.wrong.push(format!("after {} came {frame}", self.last));
             }
-            "members" => self.remember_members(frame),
-            "status" => self.status = frame["redis"].as_str().map(str::to_string),
-            "move" if !has_joined => self.violation("a move before the welcome".into()),
-            "error" | "tick" | "move" => {}
-            _ => self.violation(format!("an unknown kind of frame: {frame}")),
+            self.last = self.last.max(id);
+        }
+        if kind == "welcome" || kind == "members" {
+            let members = serde_json::from_value(json!([frame["users"], frame["count"]]));
+            self.members = members.unwrap_or_else(|e| panic!("{e}: the members in {frame}"));
         }
     }
 
-    fn violation(&mut self, what: String) {
-        self.wrong.push(what);
+    fn frames(&self, kind: &str) -> impl Iterator<Item = &Value> {
+        let heard = self.heard.iter();
+        heard.filter_map(move |(_, heard)| heard.frame(&[kind]))
     }
 
-    fn remember_members(&mut self, frame: &Value) {
-        let users = frame["users"].as_array();
-        let users = users.unwrap_or_else(|| panic!("no users in {frame}"));
-        let name = |user: &Value| user.as_str().unwrap_or("?").to_string();
-        self.users = Some(users.iter().map(name).collect());
-        let count = frame["count"].as_u64();
-        self.count = count.unwrap_or_else(|| panic!("no count in {frame}"));
+    fn assert_nothing_wrong(&self, user: &str) {
+        if let Some(wrong) = self.wrong.first() {
+            panic!("{user}: {wrong}\n{}", self.transcript());
+        }
     }
 
+    /// The last 40 entries.
     fn transcript(&self) -> String {
-        let from = self.heard.len().saturating_sub(40);
-        let line = |(at, heard): &(Duration, Heard)| {
+        let mut lines = String::new();
+        for (at, heard) in &self.heard[self.heard.len().saturating_sub(40)..] {
             let text = match heard {
                 Heard::Frame(frame) => frame.to_string(),
                 other => format!("{other:?}"),
             };
-            let start: String = text.chars().take(300).collect();
-            format!("  {:>7.3} s  {start}\n", at.as_secs_f64())
-        };
-        self.heard[from..].iter().map(line).collect()
+            lines += &format!("  {:>7.3} s  {text:.300}\n", at.as_secs_f64());
+        }
+        lines
     }
 }
 
@@ -175,7 +189,7 @@ pub struct Client {
     /// The welcome, once joined.
     pub welcome: Value,
     out: SplitSink<Socket, Message>,
-    journal: Arc<(Mutex<Journal>, Notify)>,
+    journal: watch::Sender<Journal>,
     /// Position of the test in the journal.
     cursor: usize,
     /// The test expected a `move`: more of them may come at any moment.
@@ -191,9 +205,8 @@ pub async fn open(addr: SocketAddr) -> Result<Socket, Error> {
         .read_buffer_size(2048)
         .write_buffer_size(0);
     let url = format!("ws://{addr}/ws");
-    let (socket, _) =
-        tokio_tungstenite::client_async_with_config(url, stream, Some(config)).await?;
-    Ok(socket)
+    let opened = tokio_tungstenite::client_async_with_config(url, stream, Some(config)).await;
+    Ok(opened?.0)
 }
 
 pub fn join_frame(room: &str, user: &str, token: &str, last: Option<&str>) -> Value {
@@ -204,11 +217,10 @@ pub fn join_frame(room: &str, user: &str, token: &str, last: Option<&str>) -> Va
 pub async fn talk_until(done: &Cell<bool>, talkers: &mut [Client]) -> usize {
     let mut said = 0;
     while !done.get() {
-        for talker in talkers.iter_mut() {
-            talker.talk(&format!("m{said}")).await;
-            said += 1;
-            sleep(Duration::from_millis(9)).await;
-        }
+        let talker = said % talkers.len();
+        talkers[talker].talk(&format!("m{said}")).await;
+        said += 1;
+        sleep(Duration::from_millis(9)).await;
     }
     said
 }
@@ -289,7 +301,7 @@ impl Client {
         let socket = timeout(PATIENCE, open(addr)).await;
         let socket = socket.expect("the upgrade comes in time");
         let (out, incoming) = socket.expect("the upgrade succeeds").split();
-        let journal = Arc::new((Mutex::new(Journal::default()), Notify::new()));
+        let journal = watch::Sender::<Journal>::default();
         Client {
             user: "(not joined)".into(),
             room: String::new(),
@@ -301,10 +313,6 @@ impl Client {
             asked_to_move: false,
             reader: tokio::spawn(read(incoming, journal)),
         }
-    }
-
-    fn journal(&self) -> MutexGuard<'_, Journal> {
-        self.journal.0.lock().unwrap()
     }
 
     // ---- what it sends
@@ -319,17 +327,15 @@ impl Client {
     /// Waits for the welcome after a join was sent.
     pub async fn joined(&mut self) {
         let welcome = self.expect_kind("welcome").await;
-        let word = |field: &str| match welcome[field].as_str() {
-            Some(word) => word.to_string(),
-            None => panic!("no {field} in {welcome}"),
-        };
-        (self.user, self.room, self.token) = (word("user"), word("room"), word("token"));
+        let own = ["user", "room", "token"].map(|field| text(&welcome, field).to_string());
+        (self.user, self.room, self.token) = own.into();
         self.welcome = welcome;
     }
 
     pub async fn send(&mut self, frame: Value) {
         if let Some(cid) = frame["cid"].as_str() {
-            self.journal().cids.push(cid.to_string());
+            let sent = |journal: &mut Journal| journal.cids.push(cid.to_string());
+            self.journal.send_modify(sent);
         }
         self.send_text(&frame.to_string()).await;
     }
@@ -358,15 +364,13 @@ impl Client {
     /// Sends a talk and waits for its acknowledgement: it is stored. Returns the frame.
     pub async fn say(&mut self, text: &str) -> Value {
         let cid = self.talk(text).await;
-        let mut others = 0;
-        loop {
+        for _ in 0..10_000 {
             let frame = self.expect_kind("talk").await;
             if frame["cid"] == *cid {
                 return frame;
             }
-            others += 1;
-            assert!(others < 10_000, "{} never saw its own {cid}", self.user);
         }
+        panic!("{} never saw its own {cid}", self.user);
     }
 
     /// Says `m1`, `m2`, … up to this number, 50 at a time. Returns the frames.
@@ -392,18 +396,13 @@ impl Client {
 
     /// Like [`Client::settle`], but any frames may come before the answer.
     pub async fn settle_loosely(&mut self) {
+        let before = self.frames("tick").len();
         self.send(json!({"kind": "ping"})).await;
-        let tick = |heard: &Heard| matches!(heard, Heard::Frame(frame) if frame["kind"] == "tick");
-        let before = self.count_heard(tick);
-        super::eventually("a tick", PATIENCE, async || {
-            match self.count_heard(tick) > before {
-                true => Ok(()),
-                false => Err("none"),
-            }
-        })
-        .await;
-        let end = self.journal().heard.len();
-        self.cursor = end;
+        let end = |journal: &Journal| {
+            let answered = journal.frames("tick").count() > before;
+            answered.then_some(journal.heard.len())
+        };
+        self.cursor = self.until("a tick", PATIENCE, end).await;
     }
 
     /// Leaves, as the Leave button does.
@@ -473,13 +472,8 @@ impl Client {
 
     /// The next frame of one of these kinds.
     pub async fn expect_any_within(&mut self, kinds: &[&str], within: Duration) -> Value {
-        let wanted = |heard: &Heard| match heard {
-            Heard::Frame(frame) if kinds.iter().any(|kind| frame["kind"] == *kind) => {
-                Some(frame.clone())
-            }
-            _ => None,
-        };
         let what = format!("a frame of kind {kinds:?}");
+        let wanted = |heard: &Heard| heard.frame(kinds).cloned();
         self.walk(&what, within, wanted).await
     }
 
@@ -547,54 +541,53 @@ impl Client {
         self.expect_close(4400).await;
     }
 
-    /// Reads the journal from the cursor to the first entry that is `wanted`.
+    /// Reads the journal from the cursor to the first entry that is `wanted`, and moves the cursor past it.
     async fn walk<T>(
         &mut self,
         what: &str,
         within: Duration,
         wanted: impl Fn(&Heard) -> Option<T>,
     ) -> T {
-        let deadline = Instant::now() + within;
-        loop {
-            if let Some(found) = self.advance(what, &wanted) {
-                return found;
+        let (mut cursor, user) = (self.cursor, &self.user);
+        let found = self.until(what, within, |journal| {
+            journal.assert_nothing_wrong(user);
+            while let Some((_, heard)) = journal.heard.get(cursor) {
+                cursor += 1;
+                let found = wanted(heard);
+                if found.is_some() {
+                    return found;
+                }
+                let skipped = match heard {
+                    Heard::Frame(frame) if frame["kind"] == "move" => self.asked_to_move,
+                    Heard::Frame(frame) => is_unprompted(frame),
+                    heard => *heard == Heard::Ping,
+                };
+                if !skipped {
+                    let transcript = journal.transcript();
+                    panic!("{user} expected {what}, heard {heard:?}\n{transcript}");
+                }
             }
-            self.changed(deadline, || format!("{what} in {within:?}"))
-                .await;
-        }
+            None
+        });
+        let found = found.await;
+        self.cursor = cursor;
+        found
     }
 
-    /// Moves the cursor past the first entry that is `wanted`, or to the end of the journal.
-    fn advance<T>(&mut self, what: &str, wanted: impl Fn(&Heard) -> Option<T>) -> Option<T> {
-        let journal = self.journal.0.lock().unwrap();
-        assert_nothing_wrong(&self.user, &journal);
-        while let Some((_, heard)) = journal.heard.get(self.cursor) {
-            self.cursor += 1;
-            let found = wanted(heard);
-            if found.is_some() {
-                return found;
-            }
-            let skipped = match heard {
-                Heard::Frame(frame) if frame["kind"] == "move" => self.asked_to_move,
-                Heard::Frame(frame) => is_unprompted(frame),
-                heard => *heard == Heard::Ping,
-            };
-            if !skipped {
-                let (user, transcript) = (&self.user, journal.transcript());
-                panic!("{user} expected {what}, heard {heard:?}\n{transcript}");
-            }
-        }
-        None
-    }
-
-    /// Waits for the next entry of the journal.
-    async fn changed(&self, deadline: Instant, expected: impl Fn() -> String) {
-        tokio::select! {
-            _ = self.journal.1.notified() => {}
-            _ = sleep_until(deadline) => {
-                panic!("waited for {}: {}", expected(), self.context())
-            }
-        }
+    /// Waits until the journal has what `probe` looks for.
+    async fn until<T>(
+        &self,
+        what: &str,
+        within: Duration,
+        mut probe: impl FnMut(&Journal) -> Option<T>,
+    ) -> T {
+        let (mut journal, mut found) = (self.journal.subscribe(), None);
+        let has_it = journal.wait_for(|journal| {
+            found = probe(journal);
+            found.is_some()
+        });
+        let _ = timeout(within, has_it).await; // if this fails, nothing was found
+        found.unwrap_or_else(|| panic!("waited {within:?} for {what}: {}", self.context()))
     }
 
     /// Waits for the Close, whatever comes before it. Returns its reason.
@@ -603,16 +596,9 @@ impl Client {
     }
 
     pub async fn closed_after_all_within(&mut self, code: u16, within: Duration) -> String {
-        super::eventually("the connection is closed", within, async || {
-            match self.count_heard(Heard::is_end) {
-                0 => Err("still open"),
-                _ => Ok(()),
-            }
-        })
-        .await;
         let is_end = |(_, heard): &(Duration, Heard)| heard.is_end();
-        let end = self.journal().heard.iter().position(is_end);
-        self.cursor = end.unwrap_or(0);
+        let end = |journal: &Journal| journal.heard.iter().position(is_end);
+        self.cursor = self.until("the end of the connection", within, end).await;
         self.expect_close(code).await
     }
 
@@ -627,26 +613,30 @@ impl Client {
     }
 
     pub async fn expect_members_within(&mut self, users: &[&str], within: Duration) {
-        let deadline = Instant::now() + within;
-        while self.members().0 != users {
-            let expected = || format!("{users:?} in {within:?}, sees {:?}", self.members());
-            self.changed(deadline, expected).await;
-        }
-        let count = users.len() as u64;
-        assert_eq!(self.members().1, count, "count: {}", self.context());
+        let what = format!("the members {users:?}");
+        let shown = |journal: &Journal| match &journal.members {
+            Some((names, count)) if names == users => Some(*count),
+            _ => None,
+        };
+        let count = self.until(&what, within, shown).await;
+        assert_eq!(count, users.len() as u64, "count: {}", self.context());
     }
 
     // ---- what it has received so far
 
     /// The names shown last, and the count.
     pub fn members(&self) -> (Vec<String>, u64) {
-        let journal = self.journal();
-        (journal.users.clone().unwrap_or_default(), journal.count)
+        self.journal.borrow().members.clone().unwrap_or_default()
+    }
+
+    /// All frames of this kind.
+    pub fn frames(&self, kind: &str) -> Vec<Value> {
+        self.journal.borrow().frames(kind).cloned().collect()
     }
 
     /// The number of `members` frames after the welcome.
     pub fn members_frames(&self) -> usize {
-        self.count_heard(|heard| matches!(heard, Heard::Frame(frame) if frame["kind"] == "members"))
+        self.frames("members").len()
     }
 
     /// No `members` frame came since there were `frames` of them.
@@ -660,32 +650,28 @@ impl Client {
 
     /// The times at which such things were received, counted from the upgrade.
     pub fn heard_at(&self, wanted: impl Fn(&Heard) -> bool) -> Vec<Duration> {
-        let journal = self.journal();
+        let journal = self.journal.borrow();
         let heard = journal.heard.iter().filter(|(_, heard)| wanted(heard));
         heard.map(|(at, _)| *at).collect()
     }
 
-    /// The last Redis status received, if any.
-    pub fn status(&self) -> Option<String> {
-        self.journal().status.clone()
-    }
-
     /// The id from which this client would resume.
     pub fn last(&self) -> String {
-        self.journal().last.to_string()
+        self.journal.borrow().last.to_string()
     }
 
     /// Every id in the order of arrival: history first. Acknowledgements of earlier talks are left out.
     pub fn ids(&self) -> Vec<Id> {
         let mut ids: Vec<Id> = vec![];
-        for (_, heard) in &self.journal().heard {
-            if let Heard::Frame(frame) = heard {
-                let history = frame["history"].as_array().into_iter().flatten();
-                let talk = std::iter::once(frame).filter(|f| f["kind"] == "talk");
-                for id in history.chain(talk).map(|t| Id::of(t, "id")) {
-                    if ids.last().is_none_or(|newest| id > *newest) {
-                        ids.push(id);
-                    }
+        for (_, heard) in &self.journal.borrow().heard {
+            let talks = match heard {
+                Heard::Frame(frame) if frame["kind"] == "talk" => std::slice::from_ref(frame),
+                Heard::Frame(frame) if frame["kind"] == "welcome" => history(frame),
+                _ => &[],
+            };
+            for id in talks.iter().map(|talk| Id::of(talk, "id")) {
+                if ids.last().is_none_or(|newest| id > *newest) {
+                    ids.push(id);
                 }
             }
         }
@@ -694,38 +680,19 @@ impl Client {
 
     /// For failure messages: the name, and the last 40 entries of the journal.
     pub fn context(&self) -> String {
-        format!("{}\n{}", self.user, self.transcript())
-    }
-
-    pub fn transcript(&self) -> String {
-        self.journal().transcript()
+        format!("{}\n{}", self.user, self.journal.borrow().transcript())
     }
 
     /// The texts of the welcome's history.
     pub fn history(&self) -> Vec<String> {
-        let history = self.welcome["history"].as_array();
-        let history = history.unwrap_or_else(|| panic!("no history in {}", self.welcome));
-        let text = |talk: &Value| talk["message"].as_str().unwrap_or("?").to_string();
-        history.iter().map(text).collect()
+        let texts = history(&self.welcome).iter();
+        let texts = texts.map(|talk| text(talk, "message").to_string());
+        texts.collect()
     }
 
     /// All talks received, and all errors.
     pub fn talks_and_refusals(&self) -> (Vec<Value>, Vec<Value>) {
-        let of_kind = |kind: &str| {
-            let journal = self.journal();
-            let frames = journal.heard.iter().filter_map(|(_, heard)| match heard {
-                Heard::Frame(frame) if frame["kind"] == kind => Some(frame.clone()),
-                _ => None,
-            });
-            frames.collect()
-        };
-        (of_kind("talk"), of_kind("error"))
-    }
-}
-
-fn assert_nothing_wrong(user: &str, journal: &Journal) {
-    if let Some(wrong) = journal.wrong.first() {
-        panic!("{user}: {wrong}\n{}", journal.transcript());
+        (self.frames("talk"), self.frames("error"))
     }
 }
 
@@ -734,7 +701,7 @@ pub fn is_unprompted(frame: &Value) -> bool {
     frame["kind"] == "members" || frame["kind"] == "tick"
 }
 
-async fn read(mut incoming: SplitStream<Socket>, journal: Arc<(Mutex<Journal>, Notify)>) {
+async fn read(mut incoming: SplitStream<Socket>, journal: watch::Sender<Journal>) {
     let start = Instant::now();
     let mut closed = false;
     loop {
@@ -744,9 +711,9 @@ async fn read(mut incoming: SplitStream<Socket>, journal: Arc<(Mutex<Journal>, N
             Some(Ok(Message::Pong(payload))) => Heard::Pong(payload.to_vec()),
             Some(Ok(Message::Close(close))) => {
                 closed = true;
-                close.map_or(Heard::Close(1005, String::new()), |c| {
-                    Heard::Close(c.code.into(), c.reason.to_string())
-                })
+                let close = close.map(|c| (c.code.into(), c.reason.to_string()));
+                let (code, reason) = close.unwrap_or((1005, String::new()));
+                Heard::Close(code, reason)
             }
             Some(Ok(other)) => Heard::Broken(format!("an unexpected frame {other:?}")),
             None | Some(Err(Error::ConnectionClosed)) => Heard::Eof,
@@ -756,8 +723,8 @@ async fn read(mut incoming: SplitStream<Socket>, journal: Arc<(Mutex<Journal>, N
             Some(Err(e)) => Heard::Broken(e.to_string()),
         };
         let ended = matches!(heard, Heard::Eof | Heard::Broken(_));
-        journal.0.lock().unwrap().write(start.elapsed(), heard);
-        journal.1.notify_one();
+        let at = start.elapsed();
+        journal.send_modify(|journal| journal.write(at, heard));
         if ended {
             return;
         }
@@ -774,10 +741,8 @@ fn frame_of(text: &Utf8Bytes) -> Heard {
 impl Drop for Client {
     fn drop(&mut self) {
         self.reader.abort();
-        let journal = self.journal.0.lock();
-        let journal = journal.unwrap_or_else(|poisoned| poisoned.into_inner());
         if !std::thread::panicking() {
-            assert_nothing_wrong(&self.user, &journal);
+            self.journal.borrow().assert_nothing_wrong(&self.user);
         }
     }
 }

@@ -39,20 +39,17 @@ pub fn build(arguments: &[&str]) -> PathBuf {
         Some("debug") | None => "dev",
         Some(name) => name,
     };
-    let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
-    let mut build = Command::new(cargo);
+    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
     build.args(["build", "--quiet", "--profile", profile]);
-    build
-        .args(arguments)
-        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    build.args(arguments);
+    build.current_dir(env!("CARGO_MANIFEST_DIR"));
     // `cargo run` and `cargo test` set these. Build scripts of dependencies watch them, and would run again.
     for (name, _) in std::env::vars() {
         if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
             build.env_remove(name);
         }
     }
-    let built = build.status();
-    let succeeded = built.is_ok_and(|status| status.success());
+    let succeeded = build.status().is_ok_and(|status| status.success());
     assert!(succeeded, "cargo build {arguments:?} failed");
     directory.to_path_buf()
 }
@@ -69,20 +66,8 @@ impl Dyno {
 
     /// Starts another program that takes the same settings.
     pub async fn start_program(program: PathBuf, vars: &[(&str, &str)]) -> Dyno {
-        let vars: Vec<_> = vars
-            .iter()
-            .map(|(k, v)| (k.to_string(), v.to_string()))
-            .collect();
         for attempt in 1.. {
-            let dir = TempDir::with_prefix("dynochat-").expect("a temporary directory");
-            let port = free_port();
-            let mut dyno = Dyno {
-                child: spawn(&program, port, &vars, &dir),
-                port,
-                program: program.clone(),
-                vars: vars.clone(),
-                dir,
-            };
+            let mut dyno = Dyno::spawn(program.clone(), free_port(), owned(vars));
             match dyno.listens().await {
                 Ok(()) => return dyno,
                 Err(why) if attempt == 3 => panic!("the dyno did not start: {why}\n{}", dyno.log()),
@@ -90,6 +75,17 @@ impl Dyno {
             }
         }
         unreachable!("the loop ends by returning or panicking")
+    }
+
+    fn spawn(program: PathBuf, port: u16, vars: Vec<(String, String)>) -> Dyno {
+        let dir = TempDir::with_prefix("dynochat-").expect("a temporary directory");
+        Dyno {
+            child: spawn(&program, port, &vars, &dir),
+            port,
+            program,
+            vars,
+            dir,
+        }
     }
 
     pub async fn start_on(redis: &Redis, vars: &[(&str, &str)]) -> Dyno {
@@ -111,21 +107,20 @@ impl Dyno {
 
     /// Waits until the log says so many times that the program has connected to Redis.
     pub async fn connected_to_redis(&self, times: usize) {
-        let log = async || match self.log() {
-            log if log.matches("redis=up").count() == times => Ok(()),
-            log => Err(log),
-        };
-        eventually("it has connected to Redis", PATIENCE, log).await;
+        eventually("it has connected to Redis", PATIENCE, async || {
+            let log = self.log();
+            let connected = log.matches("redis=up").count() == times;
+            connected.then_some(()).ok_or(log)
+        })
+        .await;
     }
 
     /// Waits until its link to Redis is not down. Opens no WebSocket: it might still be counted when the test goes on.
     pub async fn has_redis(&self) {
         eventually("the dyno has its Redis", PATIENCE, async || {
             let health = self.health().await;
-            match health["redis"] != "down" {
-                true => Ok(()),
-                false => Err(format!("{health}\n{}", self.log())),
-            }
+            let up = health["redis"] != "down";
+            up.then_some(()).ok_or((health, self.log()))
         })
         .await;
     }
@@ -139,19 +134,13 @@ impl Dyno {
     }
 
     async fn listens(&mut self) -> Result<(), String> {
-        let start = std::time::Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().expect("the dyno can be waited for") {
-                return Err(format!("it ended with {status}"));
+        eventually("the dyno listens or ends", PATIENCE, async || {
+            if let Some(status) = self.ended() {
+                return Ok(Err(format!("it ended with {status}")));
             }
-            match TcpStream::connect(self.addr()).await {
-                Ok(_) => return Ok(()),
-                Err(e) if start.elapsed() > PATIENCE => {
-                    return Err(format!("nothing listens on {}: {e}", self.port));
-                }
-                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-            }
-        }
+            TcpStream::connect(self.addr()).await.map(|_| Ok(()))
+        })
+        .await
     }
 
     pub fn addr(&self) -> SocketAddr {
@@ -171,22 +160,25 @@ impl Dyno {
         kill(Pid::from_raw(self.child.id() as i32), signal).expect("the dyno can be signalled");
     }
 
+    fn ended(&mut self) -> Option<ExitStatus> {
+        let status = self.child.try_wait();
+        status.expect("the dyno can be waited for")
+    }
+
     pub fn is_running(&mut self) -> bool {
-        self.child
-            .try_wait()
-            .expect("the dyno can be waited for")
-            .is_none()
+        self.ended().is_none()
     }
 
     /// Waits for the process to end by itself.
     pub async fn exit(&mut self, within: Duration) -> ExitStatus {
-        eventually("the dyno ends", within, async || {
-            self.child
-                .try_wait()
-                .expect("the dyno can be waited for")
-                .ok_or("still running")
-        })
-        .await
+        let ended = async || self.ended().ok_or("still running");
+        eventually("the dyno ends", within, ended).await
+    }
+
+    /// The same, with code 0.
+    pub async fn exits_with_0(&mut self, within: Duration) {
+        let status = self.exit(within).await;
+        assert_eq!(status.code(), Some(0), "{status}\n{}", self.log());
     }
 
     pub async fn kill(&mut self) {
@@ -198,22 +190,14 @@ impl Dyno {
     pub async fn restart(&mut self) {
         assert!(!self.is_running(), "restart comes after kill or exit");
         self.child = spawn(&self.program, self.port, &self.vars, &self.dir);
-        self.listens()
-            .await
-            .unwrap_or_else(|why| panic!("the dyno did not start again: {why}\n{}", self.log()));
+        let listens = self.listens().await;
+        listens.unwrap_or_else(|why| panic!("it did not start again: {why}\n{}", self.log()));
     }
 
     /// Starts the program on the same port with the same settings while this process, which is stopping, still has its
     /// connections.
     pub async fn successor(&self) -> Dyno {
-        let dir = TempDir::with_prefix("dynochat-").expect("a temporary directory");
-        let mut next = Dyno {
-            child: spawn(&self.program, self.port, &self.vars, &dir),
-            program: self.program.clone(),
-            port: self.port,
-            vars: self.vars.clone(),
-            dir,
-        };
+        let mut next = Dyno::spawn(self.program.clone(), self.port, self.vars.clone());
         let listens = next.listens().await;
         listens.unwrap_or_else(|why| panic!("the successor did not start: {why}\n{}", next.log()));
         next
@@ -225,68 +209,50 @@ impl Dyno {
 
     /// Open descriptors of the process.
     pub fn fds(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.pid()))
-            .expect("the dyno's descriptors can be listed")
-            .count()
+        let fds = fs::read_dir(format!("/proc/{}/fd", self.pid()));
+        fds.expect("a running process has descriptors").count()
     }
 
     /// Resident memory in kB, as the kernel counts it.
     pub fn rss_kb(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))
-            .expect("the dyno's status can be read");
-        let line = status
-            .lines()
-            .find(|l| l.starts_with("VmRSS:"))
-            .expect("a running process has a VmRSS line");
-        line.split_whitespace()
-            .nth(1)
-            .and_then(|kb| kb.parse().ok())
-            .expect("VmRSS is a number of kB")
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()));
+        let status = status.expect("a running process has a status");
+        let (_, rss) = status.split_once("VmRSS:").expect("it has a VmRSS line");
+        let kb = rss.split_whitespace().next().and_then(|kb| kb.parse().ok());
+        kb.expect("VmRSS is a number of kB")
     }
 }
 
-fn command(program: &Path, vars: &[(String, String)], dir: &TempDir) -> Command {
+fn owned(vars: &[(&str, &str)]) -> Vec<(String, String)> {
+    vars.iter()
+        .map(|(name, value)| (name.to_string(), value.to_string()))
+        .collect()
+}
+
+/// Runs the program; its output goes to the file `log` in `dir`. A `PORT` in `vars` replaces `port`.
+fn spawn(program: &Path, port: u16, vars: &[(String, String)], dir: &TempDir) -> Child {
+    let mut command = Command::new(program);
+    command.env_clear().env("PORT", port.to_string());
+    command.envs(vars.iter().cloned()).current_dir(dir.path());
+    let child = bound_to_us(logged(&mut command, dir)).spawn();
+    child.expect("the program can be started")
+}
+
+/// Leads the output of a command to the end of the file `log` in `dir`. Its input is empty.
+pub fn logged<'a>(command: &'a mut Command, dir: &TempDir) -> &'a mut Command {
     let log = File::options()
         .create(true)
         .append(true)
-        .open(dir.path().join("log"))
-        .expect("a log file");
-    let mut command = Command::new(program);
-    command
-        .env_clear()
-        .envs(vars.iter().map(|(k, v)| (k, v)))
-        .current_dir(dir.path());
-    command
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().expect("one file for both streams"))
-        .stderr(log);
-    bound_to_us(&mut command);
-    command
-}
-
-fn spawn(program: &Path, port: u16, vars: &[(String, String)], dir: &TempDir) -> Child {
-    command(program, vars, dir)
-        .env("PORT", port.to_string())
-        .spawn()
-        .expect("the program can be started")
+        .open(dir.path().join("log"));
+    let log = log.expect("a log file");
+    let both = log.try_clone().expect("one file for both streams");
+    command.stdin(Stdio::null()).stdout(both).stderr(log)
 }
 
 /// Starts the program with settings it must refuse: how it ended and what it said.
 pub async fn refuses_to_boot(vars: &[(&str, &str)]) -> (ExitStatus, String) {
-    let port = free_port().to_string(); // so that a bad setting that is accepted does no harm
-    let mut all = vec![("PORT".to_string(), port)];
-    all.extend(vars.iter().map(|(k, v)| (k.to_string(), v.to_string())));
-    let dir = TempDir::with_prefix("dynochat-").expect("a temporary directory");
-    let child = command(&program(), &all, &dir)
-        .spawn()
-        .expect("the program can be started");
-    let mut dyno = Dyno {
-        child,
-        port: 0,
-        program: program(),
-        vars: vec![],
-        dir,
-    };
+    // The port is free, so that a bad setting that is accepted does no harm.
+    let mut dyno = Dyno::spawn(program(), free_port(), owned(vars));
     let status = dyno.exit(PATIENCE).await;
     (status, dyno.log())
 }
@@ -296,11 +262,8 @@ impl Drop for Dyno {
         let _ = self.child.kill(); // it may have ended before
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!(
-                "--- log of the dyno on port {}\n{}---",
-                self.port,
-                self.log()
-            );
+            let log = self.log();
+            eprintln!("--- log of the dyno on port {}\n{log}---", self.port);
         }
     }
 }

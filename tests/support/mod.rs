@@ -19,7 +19,7 @@ pub mod proxy;
 pub mod raw;
 pub mod redis_server;
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::LazyLock;
@@ -91,19 +91,13 @@ pub struct World {
 
 impl World {
     pub async fn start(store: Store, vars: &[(&str, &str)]) -> World {
-        match store {
-            Store::Memory => World {
-                dyno: Dyno::start(vars).await,
-                redis: None,
-            },
-            Store::Redis => {
-                let redis = Redis::start(&[]).await;
-                World {
-                    dyno: Dyno::start_on(&redis, vars).await,
-                    redis: Some(redis),
-                }
-            }
+        if store == Store::Memory {
+            let (dyno, redis) = (Dyno::start(vars).await, None);
+            return World { dyno, redis };
         }
+        let redis = Redis::start(&[]).await;
+        let (dyno, redis) = (Dyno::start_on(&redis, vars).await, Some(redis));
+        World { dyno, redis }
     }
 
     /// A world without a rate limit on talks.
@@ -138,14 +132,13 @@ pub fn free_port() -> u16 {
         let place = begin.wrapping_add(GIVEN.fetch_add(1, Relaxed)) % PORTS.len() as u32;
         let port = (PORTS.start + place) as u16;
         // Bound, but not listening: a client that waits for a server on this port must not find this socket.
-        let bind = |socket: TcpSocket, addr: SocketAddr| {
+        let bind = |socket: TcpSocket, ip: IpAddr| {
             socket.set_reuseaddr(true)?;
-            socket.bind(addr)
+            socket.bind((ip, port).into())
         };
         let free = match TcpSocket::new_v6() {
-            Ok(socket) => bind(socket, (Ipv6Addr::UNSPECIFIED, port).into()),
-            Err(_) => TcpSocket::new_v4()
-                .and_then(|socket| bind(socket, (Ipv4Addr::UNSPECIFIED, port).into())),
+            Ok(socket) => bind(socket, Ipv6Addr::UNSPECIFIED.into()),
+            Err(_) => TcpSocket::new_v4().and_then(|v4| bind(v4, Ipv4Addr::UNSPECIFIED.into())),
         };
         if free.is_ok() {
             return port;
