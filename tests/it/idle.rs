@@ -11,16 +11,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tokio_tungstenite::accept_async;
 
 const SECOND: Duration = Duration::from_secs(1);
 const CONNECTIONS: usize = 10_000;
-/// Held by a test with so many, before it asks for anything else: their descriptors are too few for two such tests.
-static TEN_THOUSAND: Mutex<()> = Mutex::const_new(());
 /// Members of each room.
 const ROOM: usize = 100;
 const LIMIT_KB: u64 = 60_000;
@@ -29,118 +26,70 @@ const MOVE_KB: u64 = 5_000;
 /// Time between two frames of the server: a heartbeat, and a margin for a busy machine.
 const LONGEST_PAUSE: Duration = Duration::from_secs(HEARTBEAT.as_secs() + 15);
 
-async fn joined(dyno: &Dyno, number: usize) -> Raw {
-    joined_with(dyno.addr(), number, &token()).await
-}
-
-async fn joined_with(dyno: SocketAddr, number: usize, token: &str) -> Raw {
+async fn joined(dyno: SocketAddr, number: usize, token: &str) -> Raw {
     let (room, user) = (number / ROOM, number % ROOM);
     let (room, user) = (format!("room {room}"), format!("n{user}"));
     let join = join_frame(&room, &user, token, None).to_string();
-    let mut raw = Raw::connect(dyno).await;
     let upgrade = raw::upgrade_head(&dyno.to_string(), &[]).into_bytes();
-    raw.send([upgrade, raw::frame(raw::TEXT, join)].concat())
-        .await;
+    let mut raw = Raw::request(dyno, [upgrade, raw::frame(raw::TEXT, join)].concat()).await;
     raw.switched().await;
     let welcome = raw.json().await;
     assert_eq!(welcome["kind"], "welcome", "number {number}: {welcome}");
     raw
 }
 
-/// Answers each Ping until the connection ends, and counts this connection after its second Ping.
-async fn answer_pings(mut raw: Raw, answered_two: Arc<AtomicUsize>) {
+/// Answers each Ping until a text frame begins like this, or for ever. Counts this connection after its second Ping.
+async fn answer_pings(raw: &mut Raw, until: Option<&str>, answered_two: &AtomicUsize) {
     let mut pings = 0;
-    while let Ok((opcode, payload)) = raw.frame(LONGEST_PAUSE).await {
+    loop {
+        let (opcode, payload) = raw.frame(LONGEST_PAUSE).await.expect("a frame");
         let text = String::from_utf8_lossy(&payload);
         assert_ne!(opcode, raw::CLOSE, "the dyno closes nobody: {text}");
         if opcode == raw::PING {
             raw.send(raw::frame(raw::PONG, payload)).await;
             pings += 1;
             answered_two.fetch_add(usize::from(pings == 2), Relaxed);
+        } else if until.is_some_and(|start| text.starts_with(start)) {
+            return;
         }
     }
-}
-
-#[tokio::test]
-async fn ten_thousand_idle_connections_fit_in_sixty_megabytes() {
-    let _one = TEN_THOUSAND.lock().await;
-    let turn = heavy(2).await;
-    let _descriptors = descriptors(CONNECTIONS as u32 + 100).await;
-    let redis = Redis::start(&[]).await;
-    let dyno = Dyno::start_on(&redis, &[]).await;
-    let base = Base::of(&dyno).await;
-    let start = Instant::now();
-    let (mut members, answered_two) = (JoinSet::new(), Arc::<AtomicUsize>::default());
-    for room in 0..CONNECTIONS / ROOM {
-        let everyone = (0..ROOM).map(|i| joined(&dyno, room * ROOM + i));
-        for raw in join_all(everyone).await {
-            members.spawn(answer_pings(raw, answered_two.clone()));
-        }
-    }
-    drop(turn); // the rest is waiting
-    let joining = start.elapsed();
-    // Until each connection had two heartbeats, the moments at which the dyno writes to all of them, and until the dyno
-    // would have closed the last one if a Pong did not count as a sign of life. Renewals come more often.
-    let (start, mut highest) = (Instant::now(), 0);
-    while start.elapsed() < SILENCE + 2 * SECOND || answered_two.load(Relaxed) < CONNECTIONS {
-        sleep(SECOND).await;
-        highest = highest.max(dyno.rss_kb());
-        assert_eq!(members.len(), CONNECTIONS);
-        let ended = members.try_join_next().is_some();
-        assert!(!ended, "a connection ended\n{}", dyno.log());
-        let late = start.elapsed() > 2 * SILENCE;
-        assert!(!late, "{answered_two:?} connections had two Pings");
-    }
-    let now = dyno.rss_kb();
-    println!(
-        "measured: {CONNECTIONS} joined in {joining:?}; RSS at most {highest} kB, {now} kB now"
-    );
-    assert!(
-        highest <= LIMIT_KB,
-        "{highest} kB for {CONNECTIONS} connections"
-    );
-    let listed = leases(&redis, "room 7").len();
-    assert_eq!(listed, ROOM, "names with a lease in one of the rooms");
-    members.shutdown().await;
-    base.is_back(&dyno, PATIENCE, LIMIT_KB).await; // every descriptor; the allocator may keep the memory
 }
 
 /// Waits for `move`, joins on `next` with the same token, and closes the first connection. Gives the second one.
 async fn moved(mut raw: Raw, next: SocketAddr, number: usize, token: String) -> Raw {
-    loop {
-        match raw.frame(LONGEST_PAUSE).await.expect("a frame") {
-            (raw::PING, payload) => raw.send(raw::frame(raw::PONG, payload)).await,
-            (raw::TEXT, text) if text == br#"{"kind":"move"}"# => break,
-            _ => {}
-        }
-    }
-    let second = joined_with(next, number, &token).await;
+    answer_pings(&mut raw, Some(r#"{"kind":"move"}"#), &AtomicUsize::new(0)).await;
+    let second = joined(next, number, &token).await;
     raw.send(raw::frame(raw::CLOSE, raw::close_payload(1000, b"")))
         .await;
-    let (code, _) = raw.closed(PATIENCE).await;
-    assert_eq!(code, 1000);
+    assert_eq!(raw.closed(PATIENCE).await.0, 1000);
     second
 }
 
 #[tokio::test]
-async fn ten_thousand_members_move_in_seconds_and_take_no_memory_for_it() {
-    let _one = TEN_THOUSAND.lock().await;
-    let _turn = heavy(2).await;
+async fn ten_thousand_members_move_in_seconds_and_then_idle_in_sixty_megabytes() {
+    let turn = heavy(2).await;
     let _descriptors = descriptors(CONNECTIONS as u32 + 3_000).await;
     let redis = Redis::start(&[]).await;
     // On a busy machine the clients of this test need longer than the default.
     let mut old = Dyno::start_on(&redis, &[("GRACE_SECONDS", "300")]).await;
     let new = Dyno::start_on(&redis, &[]).await;
-    let mut members = JoinSet::new();
+    let all_are_listed = || {
+        let listed = leases(&redis, "room 7").len();
+        assert_eq!(listed, ROOM, "names with a lease in one of the rooms");
+    };
+    let base = Base::of(&new).await;
+    let start = Instant::now();
+    let mut moving = JoinSet::new();
     for room in 0..CONNECTIONS / ROOM {
         let everyone = (0..ROOM).map(async |i| {
             let (number, token) = (room * ROOM + i, token());
-            (joined_with(old.addr(), number, &token).await, number, token)
+            (joined(old.addr(), number, &token).await, number, token)
         });
         for (raw, number, token) in join_all(everyone).await {
-            members.spawn(moved(raw, new.addr(), number, token));
+            moving.spawn(moved(raw, new.addr(), number, token));
         }
     }
+    let joining = start.elapsed();
     let (before, mut highest) = (old.rss_kb(), 0);
     let stopped = Instant::now();
     old.signal(Signal::SIGTERM);
@@ -148,19 +97,44 @@ async fn ten_thousand_members_move_in_seconds_and_take_no_memory_for_it() {
         highest = highest.max(old.rss_kb()); // the round of `move` frames takes longer than this
         sleep(SECOND / 20).await;
     }
-    let status = old.exit(120 * SECOND).await;
-    assert_eq!(status.code(), Some(0), "{}", old.log());
-    let took = stopped.elapsed();
-    let moved = members.join_all().await;
-    assert_eq!(moved.len(), CONNECTIONS);
+    old.exits_with_0(120 * SECOND).await;
     println!(
-        "measured: {CONNECTIONS} members moved and the dyno ended in {took:?}; its RSS {before} kB before, at most \
-         {highest} kB; the other dyno {} kB",
+        "measured: {CONNECTIONS} joined in {joining:?}, moved in {:?}",
+        stopped.elapsed()
+    );
+    println!("measured: RSS {before} kB before the move, at most {highest} kB while it began");
+    assert!(highest < before + MOVE_KB, "{highest} kB after {before} kB");
+    all_are_listed();
+    let (mut members, answered_two) = (JoinSet::new(), Arc::<AtomicUsize>::default());
+    for mut raw in moving.join_all().await {
+        let answered_two = answered_two.clone();
+        members.spawn(async move { answer_pings(&mut raw, None, &answered_two).await });
+    }
+    drop(turn); // the rest is waiting
+
+    // Until each connection had two heartbeats, the moments at which the dyno writes to all of them, and until the dyno
+    // would have closed the last one if a Pong did not count as a sign of life. Renewals come more often.
+    let (start, mut highest) = (Instant::now(), before);
+    while start.elapsed() < SILENCE + 2 * SECOND || answered_two.load(Relaxed) < CONNECTIONS {
+        sleep(SECOND).await;
+        highest = highest.max(new.rss_kb());
+        assert_eq!(members.len(), CONNECTIONS);
+        let ended = members.try_join_next().is_some();
+        assert!(!ended, "a connection ended\n{}", new.log());
+        let late = start.elapsed() > 2 * SILENCE;
+        assert!(!late, "{answered_two:?} connections had two Pings");
+    }
+    println!(
+        "measured: RSS at most {highest} kB, {} kB now",
         new.rss_kb()
     );
-    assert!(highest < before + MOVE_KB, "{highest} kB after {before} kB");
-    let listed = leases(&redis, "room 7").len();
-    assert_eq!(listed, ROOM, "names with a lease in one of the rooms");
+    assert!(
+        highest <= LIMIT_KB,
+        "{highest} kB for {CONNECTIONS} connections"
+    );
+    all_are_listed();
+    members.shutdown().await;
+    base.is_back(&new, PATIENCE, LIMIT_KB).await; // every descriptor; the allocator may keep the memory
 }
 
 // ---- behind a router that cuts a connection without traffic after 55 seconds, as the platform's does
@@ -173,17 +147,10 @@ async fn silent_server() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
     let listener = listener.expect("a free port");
     let addr = listener.local_addr().expect("a bound listener");
-    let answer = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Accept: {}\r\n\r\n",
-        raw::ACCEPT
-    );
     tokio::spawn(async move {
         let mut open = vec![];
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let _ = stream.read(&mut [0; 1024]).await;
-            let _ = stream.write_all(answer.as_bytes()).await;
-            open.push(stream);
+        while let Ok((stream, _)) = listener.accept().await {
+            open.push(accept_async(stream).await);
         }
     });
     addr
@@ -193,18 +160,15 @@ async fn connections_survive_the_router_for(idle: Duration) {
     let dyno = Dyno::start(&[]).await;
     let front = Front::before([dyno.addr(); 2]).await;
     let begin = Instant::now();
-    let (mut hanako, mut taro) = (
-        Client::connect(front.addr).await,
-        Client::connect(front.addr).await,
-    );
+    let mut hanako = Client::connect(front.addr).await;
     hanako.join("lobby", "花子", &token(), None).await;
+    let mut taro = Client::connect(front.addr).await;
     taro.join("lobby", "太郎", &token(), None).await;
 
     // The control: the same router cuts a connection to a server that sends nothing.
     let silent = Front::before([silent_server().await; 2]).await;
     let cut = async {
-        let mut silent = Raw::connect(silent.addr).await;
-        silent.send(raw::upgrade_head("silent", &[])).await;
+        let mut silent = Raw::request(silent.addr, raw::upgrade_head("silent", &[])).await;
         silent.switched().await;
         let start = Instant::now();
         let (_, end) = silent.rest(IDLE_TIMEOUT + 15 * SECOND).await;
@@ -214,20 +178,14 @@ async fn connections_survive_the_router_for(idle: Duration) {
     };
     tokio::join!(sleep(idle), cut);
 
-    let ended = |heard: &Heard| matches!(heard, Heard::Close(..) | Heard::Eof | Heard::Broken(_));
     let now = begin.elapsed();
     for client in [&hanako, &taro] {
-        let (user, transcript) = (&client.user, client.context());
-        let ends = client.count_heard(ended);
-        assert_eq!(ends, 0, "{user} is still connected\n{transcript}");
+        assert_eq!(client.count_heard(Heard::is_end), 0, "{}", client.context());
         // Each Ping starts the router's timer again, so it never fires if no pause is longer than its timeout.
-        let mut times = client.heard_at(|heard| *heard == Heard::Ping);
-        times.insert(0, Duration::ZERO);
-        times.push(now);
-        assert!(
-            times.windows(2).all(|t| t[1] - t[0] < LONGEST_PAUSE),
-            "{user} has Pings after {times:?}"
-        );
+        let pings = client.heard_at(|heard| *heard == Heard::Ping);
+        let times = [&[Duration::ZERO], &pings[..], &[now]].concat();
+        let steady = times.windows(2).all(|t| t[1] - t[0] < LONGEST_PAUSE);
+        assert!(steady, "{} has Pings after {times:?}", client.user);
     }
     hanako.say("まだいる？").await;
     taro.hears("まだいる？").await;

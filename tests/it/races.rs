@@ -4,11 +4,12 @@
 
 use crate::support::client::{Heard, join_frame, talk_until};
 use crate::support::facts::{LEASE, SILENCE};
+use crate::support::page::Life;
 use crate::support::proxy::{Flow, Proxy, narrow_socket};
 use crate::support::raw::{self, Raw};
 use crate::support::{
-    Client, Dyno, Id, PATIENCE, Page, Redis, Router, Store, TALKATIVE, check, eventually, heavy,
-    token,
+    Client, Crowd, Dyno, Id, PATIENCE, Page, Redis, Router, Store, TALKATIVE, check, eventually,
+    heavy, token,
 };
 use futures_util::future::join_all;
 use nix::sys::signal::Signal;
@@ -39,15 +40,13 @@ struct Place {
 
 impl Place {
     async fn start(store: Store) -> Place {
-        let redis = match store {
-            Store::Memory => return Place::of(vec![Dyno::start(&[TALKATIVE]).await], None),
-            Store::Redis => Redis::start(&[]).await,
-        };
+        if store == Store::Memory {
+            let (dynos, redis) = (vec![Dyno::start(&[TALKATIVE]).await], None);
+            return Place { dynos, redis };
+        }
+        let redis = Redis::start(&[]).await;
         let dynos = (0..2).map(|_| Dyno::start_on(&redis, &[TALKATIVE]));
-        Place::of(join_all(dynos).await, Some(redis))
-    }
-
-    fn of(dynos: Vec<Dyno>, redis: Option<Redis>) -> Place {
+        let (dynos, redis) = (join_all(dynos).await, Some(redis));
         Place { dynos, redis }
     }
 
@@ -59,62 +58,55 @@ impl Place {
         &self.dynos[self.dynos.len() - 1]
     }
 
-    /// Joins a client that records every message in the room from now on.
-    async fn witness(&self, room: &str) -> Witness<'_> {
+    /// Joins a client that records every message in the lobby from now on.
+    async fn witness(&self) -> Witness<'_> {
         Witness {
-            client: self.last().join(room, "witness").await,
+            client: self.last().join("lobby", "witness").await,
             redis: self.redis.as_ref(),
         }
     }
 
-    /// Without a Redis, the leases cannot be seen.
-    async fn names_are(&self, room: &str, names: &[&str]) {
+    /// The names in the lobby. Without a Redis, the leases cannot be seen.
+    async fn names_are(&self, names: &[&str]) {
         if let Some(redis) = &self.redis {
-            check::names_are(redis, room, names).await;
+            check::names_are(redis, "lobby", names).await;
         }
     }
 }
 
-/// A client that misses no message. Where there is a Redis, the room's stream is used instead of what it saw.
+/// A client that misses no message. Where there is a Redis, it agrees with the stream, which keeps fewer long messages.
 struct Witness<'a> {
     client: Client,
     redis: Option<&'a Redis>,
 }
 
 impl Witness<'_> {
-    /// The ids of the room's messages, oldest first, up to `last` at least.
-    async fn stream(&self, last: Id) -> Vec<Id> {
-        if let Some(redis) = self.redis {
-            return check::stream(redis, &self.client.room);
-        }
-        self.seen(last).await
-    }
-
-    /// The ids that this client saw. Waits until it saw `last`. A stream of long messages keeps fewer.
-    async fn seen(&self, last: Id) -> Vec<Id> {
+    /// The ids of the room's messages up to `last`, oldest first. Waits until this client saw `last`.
+    async fn ids(&self, last: Id) -> Vec<Id> {
         let seen = async || {
             let ids = self.client.ids();
-            match ids.last() >= Some(&last) {
-                true => Ok(ids),
-                false => Err(ids.last().copied()),
-            }
+            let place = ids.partition_point(|id| *id <= last);
+            let reached = place > 0 && ids[place - 1] == last;
+            reached.then(|| ids[..place].to_vec()).ok_or(ids)
         };
-        eventually("the witness has seen it too", PATIENCE, seen).await
+        let ids = eventually("the witness has seen it too", PATIENCE, seen).await;
+        if let Some(redis) = self.redis {
+            check::saw_everything_so_far(redis, &self.client);
+        }
+        ids
     }
 
-    /// From the first message it saw, this client saw every message so far, in order and once.
-    async fn agrees_with(&self, client: &Client) {
-        let seen = client.ids();
-        let Some(last) = seen.last() else { return };
-        let mut stream = self.stream(*last).await;
-        stream.retain(|id| id <= last);
-        check::slice_of(&stream, &client.user, &seen, &[]);
+    /// A client or page that saw these messages saw every one from the first to the last, in order and once, except
+    /// before `gaps`.
+    async fn agrees_with(&self, user: &str, seen: &[Id], gaps: &[Id]) {
+        if let Some(last) = seen.last() {
+            check::slice_of(&self.ids(*last).await, user, seen, gaps);
+        }
     }
 
     async fn agrees_with_page(&self, page: &Page) {
-        let ids = page.ids();
-        let stream = self.stream(ids.last().copied().unwrap_or_default()).await;
-        check::slice_of(&stream, &page.user, &ids, &page.life().gaps.clone());
+        let gaps = page.life().gaps.clone();
+        self.agrees_with(&page.user, &page.ids(), &gaps).await;
         check::nothing_wrong(page);
     }
 }
@@ -123,10 +115,11 @@ impl Witness<'_> {
 
 async fn no_message_is_lost_between_history_and_live_while_joining(store: Store) {
     let place = Place::start(store).await;
-    let witness = place.witness("lobby").await;
-    let a = place.first().join("lobby", "a").await;
-    let b = place.last().join("lobby", "b").await;
-    let mut talkers = vec![a, b];
+    let witness = place.witness().await;
+    let mut talkers = vec![
+        place.first().join("lobby", "a").await,
+        place.last().join("lobby", "b").await,
+    ];
     talkers[0].say("first").await;
     let done = Cell::new(false);
     let visits = async |i: usize| {
@@ -134,22 +127,18 @@ async fn no_message_is_lost_between_history_and_live_while_joining(store: Store)
         let mut last: Option<String> = None;
         for round in 0..50 {
             let dyno = fastrand::choice(&place.dynos).expect("there is one");
-            let client = dyno
-                .join_with("lobby", &user, &token, last.as_deref())
-                .await;
+            let (lobby, last_id) = ("lobby", last.as_deref());
+            let client = dyno.join_with(lobby, &user, &token, last_id).await;
             sleep(Duration::from_millis(fastrand::u64(0..400))).await;
             assert_eq!(client.welcome["gap"], false, "{}", client.context());
-            witness.agrees_with(&client).await;
+            let seen = client.ids();
+            witness.agrees_with(&user, &seen, &[]).await;
             // A client that resumes continues with the very next message.
-            if let (Some(last), Some(first)) = (&last, client.ids().first()) {
+            if let (Some(last), Some(first)) = (&last, seen.first()) {
                 let last: Id = last.parse().expect("an id");
-                let stream = witness.stream(*first).await;
-                let next = stream.iter().find(|id| **id > last);
-                assert_eq!(
-                    next,
-                    Some(first),
-                    "{user} resumed from {last} in round {round}"
-                );
+                let ids = witness.ids(*first).await;
+                let next = ids.iter().find(|id| **id > last);
+                assert_eq!(next, Some(first), "{user} after {last} in round {round}");
             }
             last = fastrand::bool().then(|| client.last());
         }
@@ -160,9 +149,9 @@ async fn no_message_is_lost_between_history_and_live_while_joining(store: Store)
     };
     let (said, ()) = tokio::join!(talk_until(&done, &mut talkers), watch);
     assert!(said >= 300, "only {said} messages were said meanwhile");
-    let error = |heard: &Heard| matches!(heard, Heard::Frame(f) if f["kind"] == "error");
     for talker in &talkers {
-        assert_eq!(talker.count_heard(error), 0);
+        let errors = talker.frames("error");
+        assert!(errors.is_empty(), "{errors:?}");
     }
 }
 
@@ -170,19 +159,18 @@ async fn a_free_name_that_many_claim_at_once_goes_to_exactly_one(store: Store) {
     let place = Place::start(store).await;
     for round in 0..100 {
         let (room, name) = (format!("room {}", round % 10), format!("name {round}"));
-        let mut rivals = vec![];
-        for dyno in [place.first(), place.last()].repeat(3) {
-            rivals.push(dyno.connect().await);
-        }
-        let claim = async |rival: &mut Client| {
-            rival.send(join_frame(&room, &name, &token(), None)).await;
-            let kinds = ["welcome", "error"];
-            let answer = rival.expect_any_within(&kinds, PATIENCE).await;
+        let rivals = [place.first(), place.last()].repeat(3).into_iter();
+        let rivals = join_all(rivals.map(Raw::websocket)).await.into_iter();
+        let claims = rivals.map(async |mut raw| {
+            raw.send_json(join_frame(&room, &name, &token(), None))
+                .await;
+            let answer = raw.json().await;
             let won = answer["kind"] == "welcome";
             assert!(won || answer["code"] == "name_taken", "{answer}");
-            usize::from(won)
-        };
-        let won: usize = join_all(rivals.iter_mut().map(claim)).await.iter().sum();
+            (won, raw)
+        });
+        let claims = join_all(claims).await;
+        let won = claims.iter().filter(|(won, _)| *won).count();
         assert_eq!(won, 1, "{won} of six won {name:?}");
     }
 }
@@ -191,7 +179,7 @@ async fn a_free_name_that_many_claim_at_once_goes_to_exactly_one(store: Store) {
 
 async fn a_message_whose_ack_is_lost_is_stored_once_and_shown_as_sent(store: Store) {
     let place = Place::start(store).await;
-    let witness = place.witness("lobby").await;
+    let witness = place.witness().await;
     let proxy = Proxy::to(place.first().addr()).await; // between page and dyno
     let router = Router::to(&[proxy.addr]);
     let hanako = Page::open(&router, "lobby", "hanako");
@@ -206,12 +194,11 @@ async fn a_message_whose_ack_is_lost_is_stored_once_and_shown_as_sent(store: Sto
         hanako.all_sent(20 * SECOND).await;
     }
     taro.say("end").await;
-    hanako
-        .until("the end is shown", PATIENCE, |life| life.shown.len() == 6)
-        .await;
+    let all = |life: &Life| life.shown.len() == 6;
+    hanako.until("the end is shown", PATIENCE, all).await;
     assert_eq!(hanako.texts(), ["m0", "m1", "m2", "m3", "m4", "end"]);
     witness.agrees_with_page(&hanako).await;
-    witness.agrees_with(&taro).await;
+    witness.agrees_with("taro", &taro.ids(), &[]).await;
 }
 
 async fn three_tabs_are_one_member_until_the_last_is_closed(store: Store) {
@@ -226,14 +213,11 @@ async fn three_tabs_are_one_member_until_the_last_is_closed(store: Store) {
     first.quit().await; // with two dynos, it was the last tab on its dyno, which releases the name
     sleep(2 * SECOND).await;
     taro.expect_members(&["hanako", "taro"]).await; // and the other dyno claims it again for the second tab
-    place.names_are("lobby", &["hanako", "taro"]).await;
-    let first = place.first();
-    first
-        .join_refused("lobby", "hanako", &token(), "name_taken")
-        .await;
+    place.names_are(&["hanako", "taro"]).await;
+    place.first().name_is_taken("lobby", "hanako").await;
     drop(second);
     taro.expect_members_within(&["taro"], 30 * SECOND).await;
-    place.names_are("lobby", &["taro"]).await;
+    place.names_are(&["taro"]).await;
 }
 
 async fn a_member_returns_at_once_while_the_old_connection_is_half_open(store: Store) {
@@ -248,10 +232,11 @@ async fn a_member_returns_at_once_while_the_old_connection_is_half_open(store: S
     proxy.set(Flow::Swallow); // neither a FIN nor a reset arrives
     let swallowed = Instant::now();
     taro.say("missed").await;
-    let mut back = place
+    let (token, last) = (&old.token, old.last());
+    let back = place
         .last()
-        .join_with("lobby", "hanako", &old.token, Some(&old.last()))
-        .await;
+        .join_with("lobby", "hanako", token, Some(&last));
+    let mut back = back.await;
     assert_eq!(back.history(), ["missed"]);
     back.say("here again").await;
     taro.hears("here again").await;
@@ -260,14 +245,10 @@ async fn a_member_returns_at_once_while_the_old_connection_is_half_open(store: S
     let within = SILENCE + 6 * SECOND;
     base.and(more).is_back(place.first(), within, 5_000).await;
     let after = swallowed.elapsed();
-    assert!(
-        after > 20 * SECOND,
-        "the old connection was closed after {after:?}"
-    );
+    assert!(after > 20 * SECOND, "it was closed after {after:?}");
     sleep(2 * SECOND).await;
-    let transcript = taro.context();
-    assert_eq!(taro.members_frames(), lists, "no new list\n{transcript}");
-    place.names_are("lobby", &["hanako", "taro"]).await;
+    taro.saw_no_change_since(lists);
+    place.names_are(&["hanako", "taro"]).await;
 }
 
 async fn a_dyno_frozen_for_longer_than_a_lease_keeps_its_members(store: Store) {
@@ -286,12 +267,9 @@ async fn a_dyno_frozen_for_longer_than_a_lease_keeps_its_members(store: Store) {
         client.say("still here").await;
         assert_eq!(client.members().0, ["hanako", "taro"]);
     }
-    place.names_are("lobby", &["hanako", "taro"]).await;
+    place.names_are(&["hanako", "taro"]).await;
     for name in ["hanako", "taro"] {
-        place
-            .last()
-            .join_refused("lobby", name, &token(), "name_taken")
-            .await;
+        place.last().name_is_taken("lobby", name).await;
     }
 }
 
@@ -300,7 +278,7 @@ async fn a_dyno_frozen_for_longer_than_a_lease_keeps_its_members(store: Store) {
 async fn a_client_that_stops_reading_is_closed_and_delays_nobody(store: Store) {
     let _turn = heavy(2).await;
     let place = Place::start(store).await;
-    let (dyno, witness) = (place.first(), place.witness("lobby").await);
+    let (dyno, witness) = (place.first(), place.witness().await);
     let mut others = vec![];
     for i in 0..50 {
         others.push(dyno.join("lobby", &format!("n{i:02}")).await);
@@ -323,15 +301,13 @@ async fn a_client_that_stops_reading_is_closed_and_delays_nobody(store: Store) {
     let token = token();
     let mut slow = Raw::over(narrow_socket(dyno.addr(), 4_096).await);
     slow.send(raw::upgrade_head(&dyno.host(), &[])).await;
-    let join = join_frame("lobby", "slow", &token, None).to_string();
-    slow.send(raw::frame(raw::TEXT, join)).await;
     slow.switched().await;
+    slow.send_json(join_frame("lobby", "slow", &token, None))
+        .await;
     assert_eq!(slow.json().await["kind"], "welcome");
     let during = latencies(4).await;
-    assert!(
-        during <= before.max(SECOND / 10) * 3,
-        "p99 was {before:?}, and {during:?} beside a slow reader"
-    );
+    let limit = before.max(SECOND / 10) * 3;
+    assert!(during <= limit, "p99 {before:?}, then {during:?}");
     let grown = dyno.rss_kb().saturating_sub(memory);
     assert!(grown < 5_000, "memory grew by {grown} kB");
     // It reads again before the write deadline: it gets whole frames in order, and then the reason.
@@ -350,18 +326,14 @@ async fn a_client_that_stops_reading_is_closed_and_delays_nobody(store: Store) {
         }
     };
     assert_eq!(code, 4008);
-    let (first, last) = (seen[0], seen[seen.len() - 1]);
-    let mut stream = witness.seen(last).await;
-    stream.retain(|id| (first..=last).contains(id));
-    assert_eq!(seen, stream, "no message is missing before the Close");
-    let last = last.to_string();
+    witness.agrees_with("slow", &seen, &[]).await;
+    let last = seen[seen.len() - 1].to_string();
     let back = dyno.join_with("lobby", "slow", &token, Some(&last)).await;
     // The outbox may hold more than the history. Then the client cannot resume, and gets a gap.
     let gap = back.welcome["gap"] == true;
     let gaps: Vec<Id> = back.ids().into_iter().take(usize::from(gap)).collect();
     seen.extend(back.ids());
-    let stream = witness.seen(seen[seen.len() - 1]).await;
-    check::slice_of(&stream, "slow", &seen, &gaps);
+    witness.agrees_with("slow", &seen, &gaps).await;
 }
 
 #[tokio::test]
@@ -381,23 +353,17 @@ async fn a_stuck_reader_frees_all_resources() {
     }
     drop(turn);
     base.is_back(&dyno, 15 * SECOND, 10_000).await;
-    let close = |heard: &Heard| matches!(heard, Heard::Close(..));
-    assert_eq!(talker.count_heard(close), 0);
+    assert_eq!(talker.count_heard(Heard::is_end), 0);
     drop(stuck);
 }
 
 async fn a_crowd_whose_connections_are_cut_repeatedly_loses_nothing(store: Store) {
     let place = Place::start(store).await;
-    let witness = place.witness("lobby").await;
-    let mut proxies = vec![];
-    for dyno in &place.dynos {
-        proxies.push(Proxy::to(dyno.addr()).await); // between pages and dyno
-    }
+    let proxies = place.dynos.iter().map(|dyno| Proxy::to(dyno.addr())); // between pages and dyno
+    let proxies = join_all(proxies).await;
     let router = Router::to(&proxies.iter().map(|p| p.addr).collect::<Vec<_>>());
-    let pages: Vec<Page> = (0..40)
-        .map(|i| Page::open(&router, "lobby", &format!("n{i:02}")))
-        .collect();
-    join_all(pages.iter().map(Page::welcomed)).await;
+    let pages = Crowd::gather(&router, "lobby", 40).await.pages;
+    let witness = place.witness().await;
     for round in 0..6 {
         for page in &pages {
             page.say(&format!("{} in round {round}", page.user));
@@ -411,10 +377,8 @@ async fn a_crowd_whose_connections_are_cut_repeatedly_loses_nothing(store: Store
     }
     for page in &pages {
         page.all_sent(30 * SECOND).await;
-        page.until("everything is shown", 30 * SECOND, |life| {
-            life.shown.len() == 40 * 6
-        })
-        .await;
+        let all = |life: &Life| life.shown.len() == 40 * 6;
+        page.until("everything is shown", 30 * SECOND, all).await;
         witness.agrees_with_page(page).await;
     }
 }
