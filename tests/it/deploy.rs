@@ -2,19 +2,16 @@
 //! the Redis that the platform gives. Changes that are not committed are not part of it.
 
 use crate::support::raw::{head, http};
-use crate::support::{Client, PATIENCE, Redis, bound_to_us, check, eventually, free_port, token};
+use crate::support::{Dyno, Redis, check, free_port};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
-use tokio::net::TcpStream;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -119,70 +116,27 @@ fn build(slug: &Path) -> Vec<PathBuf> {
 
 // ---- a dyno
 
-struct Web {
-    child: Child,
-    port: u16,
-    dir: TempDir,
+/// Runs the Procfile's command with `vars` and the variables that the platform sets, and no others.
+async fn start(dyno: &str, vars: &[(&str, &str)]) -> Dyno {
+    let procfile = fs::read_to_string(slug().join("Procfile")).expect("a Procfile");
+    let command = procfile.strip_prefix("web: ");
+    let port = free_port();
+    let mut bash = Command::new("bash");
+    bash.args(["-c", command.expect("its one process is web")]);
+    bash.current_dir(slug()).process_group(0).env_clear();
+    bash.env("PORT", port.to_string()).env("DYNO", dyno);
+    bash.envs(vars.iter().copied());
+    let mut web = Dyno::run(bash, port);
+    web.listens().await.expect("it does not end");
+    web
 }
 
-impl Web {
-    /// Runs the Procfile's command with `vars` and the variables that the platform sets, and no others.
-    async fn start(dyno: &str, vars: &[(&str, &str)]) -> Web {
-        let dir = TempDir::with_prefix("dynochat-web-").expect("a temporary directory");
-        let log = fs::File::create(dir.path().join("log")).expect("a log file");
-        let procfile = fs::read_to_string(slug().join("Procfile")).expect("a Procfile");
-        let command = procfile
-            .strip_prefix("web: ")
-            .expect("its one process is web");
-        let port = free_port();
-        let child = bound_to_us(Command::new("bash").args(["-c", command]))
-            .current_dir(slug())
-            .env_clear()
-            .env("PORT", port.to_string())
-            .env("DYNO", dyno)
-            .envs(vars.iter().copied())
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("one file for both streams"))
-            .stderr(log)
-            .spawn()
-            .expect("bash is there");
-        let web = Web { child, port, dir };
-        eventually("the dyno listens", PATIENCE, async || {
-            let stream = TcpStream::connect(web.addr()).await;
-            stream.map(drop).map_err(|_| web.log())
-        })
-        .await;
-        web
-    }
-
-    fn addr(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.port).into()
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
-    }
-
-    /// Sends SIGTERM to every process, twice, as the platform may do. The dyno must exit with code 0.
-    async fn stop(&mut self) {
-        let group = Pid::from_raw(self.child.id() as i32);
-        killpg(group, Signal::SIGTERM).expect("the dyno runs");
-        let _ = killpg(group, Signal::SIGTERM); // it may have ended by then
-        let ended = eventually("the dyno ends", STOP, async || {
-            let status = self.child.try_wait().expect("it can be waited for");
-            status.ok_or("still running")
-        });
-        let status: ExitStatus = ended.await;
-        assert_eq!(status.code(), Some(0), "{status}\n{}", self.log());
-    }
-}
-
-impl Drop for Web {
-    fn drop(&mut self) {
-        let _ = self.child.kill(); // it may have ended before
-        let _ = self.child.wait();
-    }
+/// Sends SIGTERM to every process, twice, as the platform may do. The dyno must exit with code 0.
+async fn stop(web: &mut Dyno) {
+    let group = Pid::from_raw(web.pid() as i32);
+    killpg(group, Signal::SIGTERM).expect("the dyno runs");
+    let _ = killpg(group, Signal::SIGTERM); // it may have ended by then
+    web.exits_with_0(STOP).await;
 }
 
 // ---- the tests
@@ -190,24 +144,24 @@ impl Drop for Web {
 #[test]
 fn slug_holds_one_program_and_the_committed_cargo_lock() {
     let built = fs::read_dir(slug().join("target/release")).expect("a directory can be read");
-    let built: Vec<_> = built
-        .map(|entry| entry.expect("a file").file_name())
-        .collect();
-    assert_eq!(built, ["dynochat"]);
+    let built = built.map(|entry| entry.expect("a file").file_name());
+    assert_eq!(built.collect::<Vec<_>>(), ["dynochat"]);
     let lock = fs::read_to_string(slug().join("Cargo.lock")).expect("a Cargo.lock");
     let same = lock == git(&["show", "HEAD:Cargo.lock"]);
     assert!(same, "the build has changed Cargo.lock: commit it");
 }
 
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(ROOT).join(path)).expect(path)
+}
+
 #[test]
 fn procfile_starts_the_release_build() {
-    let procfile = fs::read_to_string(Path::new(ROOT).join("Procfile")).expect("a Procfile");
-    assert_eq!(procfile, "web: ./target/release/dynochat\n");
+    assert_eq!(read("Procfile"), "web: ./target/release/dynochat\n");
 }
 
 fn app_json() -> Value {
-    let app = fs::read_to_string(Path::new(ROOT).join("app.json")).expect("an app.json");
-    serde_json::from_str(&app).expect("app.json is JSON")
+    serde_json::from_str(&read("app.json")).expect("app.json is JSON")
 }
 
 /// The fields that the schema of app.json allows: in the file, in a variable, in a process.
@@ -228,7 +182,7 @@ fn app_json_matches_schema() {
         fields
     };
     fields(&app, APP_FIELDS);
-    let config = fs::read_to_string(Path::new(ROOT).join("src/config.rs")).expect("a source");
+    let config = read("src/config.rs");
     for (name, variable) in app["env"].as_object().expect("variables") {
         let variable = fields(variable, VARIABLE_FIELDS);
         assert!(variable["value"].is_string(), "{name}");
@@ -253,14 +207,13 @@ fn app_json_matches_schema() {
 
 #[tokio::test]
 async fn dyno_serves_with_port_alone_and_stops_on_sigterm() {
-    let mut web = Web::start("web.1", &[]).await;
+    let mut web = start("web.1", &[]).await;
     let request = head("GET /", "chat.example.com", &["X-Forwarded-Proto: https"]);
     assert_eq!(http(web.addr(), &request).await.status, 200);
-    let mut hanako = Client::connect(web.addr()).await;
-    hanako.join("lobby", "花子", &token(), None).await;
+    let mut hanako = web.join("lobby", "花子").await;
     assert_eq!(hanako.welcome["dyno"], "web.1");
     hanako.say("こんにちは").await;
-    web.stop().await;
+    stop(&mut web).await;
     hanako.expect_close(1012).await;
 }
 
@@ -272,15 +225,9 @@ async fn two_dynos_with_tls_redis_and_settings_of_app_json_are_one_chat() {
     let vars = [("REDIS_URL", url.as_str()), ("REDIS_TLS_VERIFY", verify)];
     let mut clients = vec![];
     for (dyno, name) in [("web.1", "花子"), ("web.2", "太郎")] {
-        let web = Web::start(dyno, &vars).await;
-        eventually("the dyno has its Redis", PATIENCE, async || {
-            let health = http(web.addr(), &head("GET /healthz", "localhost", &[])).await;
-            let up = health.text().contains(r#""redis":"up""#);
-            up.then_some(()).ok_or(web.log())
-        })
-        .await;
-        let mut client = Client::connect(web.addr()).await;
-        client.join("lobby", name, &token(), None).await;
+        let web = start(dyno, &vars).await;
+        web.connected_to_redis(1).await;
+        let client = web.join("lobby", name).await;
         assert_eq!(client.welcome["dyno"], dyno);
         clients.push((web, client));
     }
@@ -292,6 +239,6 @@ async fn two_dynos_with_tls_redis_and_settings_of_app_json_are_one_chat() {
             client.expect_move().await;
             client.close().await;
         };
-        tokio::join!(web.stop(), leave);
+        tokio::join!(stop(&mut web), leave);
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::support::raw::{Answer, head, http};
 use crate::support::{Client, Crowd, Dyno, Front, Raw, Redis, Router, TALKATIVE, check, token};
+use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -11,9 +12,6 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 const SECOND: Duration = Duration::from_secs(1);
-const PAGES: usize = 30;
-/// Clients that fetch the page again and again.
-const VISITORS: usize = 4;
 
 async fn pair() -> ([Dyno; 2], Redis, Front) {
     let redis = Redis::start(&[]).await;
@@ -36,17 +34,6 @@ async fn visit(front: SocketAddr) {
         let answer = get(front, path, &front.to_string()).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
         sleep(SECOND / 50).await;
-    }
-}
-
-fn visitors(front: SocketAddr) -> JoinSet<()> {
-    (0..VISITORS).map(|_| visit(front)).collect()
-}
-
-/// No visitor has panicked.
-fn all_were_served(mut visitors: JoinSet<()>) {
-    if let Some(ended) = visitors.try_join_next() {
-        ended.expect("a visitor is served every time");
     }
 }
 
@@ -81,33 +68,33 @@ async fn the_router_reaches_both_dynos_and_joins_and_messages_work() {
 #[tokio::test]
 async fn all_answers_pass_a_router_that_pools_connections() {
     let (_dynos, _redis, front) = pair().await;
-    let mut requests = JoinSet::new();
-    for _ in 0..4 {
-        let addr = front.addr;
-        requests.spawn(async move {
-            for n in 0..250 {
-                let path = ["/", "/chat.js", "/nope", "/healthz", "/ws"][n % 5];
-                let wanted = [200, 200, 404, 200, 426][n % 5];
-                assert_eq!(get(addr, path, "router").await.status, wanted, "{path}");
-            }
-        });
-    }
-    while let Some(done) = requests.join_next().await {
-        done.expect("every answer is the one without a router");
-    }
+    let requests = async |_| {
+        for (path, wanted) in [
+            ("/", 200),
+            ("/chat.js", 200),
+            ("/nope", 404),
+            ("/healthz", 200),
+            ("/ws", 426),
+        ]
+        .repeat(50)
+        {
+            let answer = get(front.addr, path, "router").await;
+            assert_eq!(answer.status, wanted, "{path}");
+        }
+    };
+    join_all((0..4).map(requests)).await;
 }
 
 #[tokio::test]
 async fn a_rolling_restart_under_talk_loses_no_message_and_fails_no_request() {
     let (mut dynos, redis, front) = pair().await;
-    let crowd = Crowd::gather(&Router::to(&[front.addr]), "lobby", PAGES).await;
-    let visitors = visitors(front.addr);
+    let crowd = Crowd::gather(&Router::to(&[front.addr]), "lobby", 30).await;
+    let mut visitors: JoinSet<()> = (0..4).map(|_| visit(front.addr)).collect();
     let begun = Instant::now();
     let roll = async {
         for dyno in &mut dynos {
             dyno.signal(Signal::SIGTERM);
-            let status = dyno.exit(15 * SECOND).await;
-            assert_eq!(status.code(), Some(0), "{status}\n{}", dyno.log());
+            dyno.exits_with_0(15 * SECOND).await;
             dyno.restart().await;
             dyno.has_redis().await;
         }
@@ -119,12 +106,11 @@ async fn a_rolling_restart_under_talk_loses_no_message_and_fails_no_request() {
     crowd.everyone_talks("after").await;
     crowd.lost_nothing(&redis, 12 * SECOND).await;
     crowd.saw_nobody_come_or_go();
-    all_were_served(visitors);
+    if let Some(ended) = visitors.try_join_next() {
+        ended.expect("a visitor is served every time");
+    }
     let closes = crowd.closes_since(begun);
-    assert!(
-        closes.is_empty(),
-        "no page was without a connection: {closes:?}"
-    );
+    assert!(closes.is_empty(), "some pages were away: {closes:?}");
     for page in &crowd.pages {
         assert!(!page.life().moves.is_empty(), "{}", page.summary());
     }
@@ -136,14 +122,13 @@ async fn connections_in_the_accept_backlog_are_served_on_sigterm() {
     dyno.signal(Signal::SIGSTOP); // the kernel still completes handshakes, into the accept backlog
     let mut waiting = vec![];
     for _ in 0..50 {
-        let mut raw = Raw::connect(dyno.addr()).await;
-        raw.send(head("GET /", &dyno.host(), &[])).await;
-        waiting.push(raw);
+        let request = head("GET /", &dyno.host(), &[]);
+        waiting.push(Raw::request(dyno.addr(), request).await);
     }
     dyno.signal(Signal::SIGTERM);
     dyno.signal(Signal::SIGCONT);
     for raw in &mut waiting {
         assert_eq!(raw.answer().await.status, 200);
     }
-    assert_eq!(dyno.exit(10 * SECOND).await.code(), Some(0));
+    dyno.exits_with_0(10 * SECOND).await;
 }

@@ -15,14 +15,13 @@ async fn two_processes() -> (Redis, Dyno, Dyno) {
 }
 
 async fn sees_both(client: &mut Client) {
-    let both = async || match client.members() {
-        (mut users, 2) => {
-            users.sort();
-            (users == ["hanako", "taro"]).then_some(()).ok_or(users)
-        }
-        (users, _) => Err(users),
-    };
-    eventually("both are members", PATIENCE, both).await;
+    eventually("both are members", PATIENCE, async || {
+        let (mut users, count) = client.members();
+        users.sort();
+        let both = count == 2 && users == ["hanako", "taro"];
+        both.then_some(()).ok_or(users)
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -74,30 +73,22 @@ async fn without_redis_the_single_file_sends_the_page_away_to_try_again() {
 async fn the_single_file_serves_the_page() {
     let (_redis, dyno, _) = two_processes().await;
     let public = Path::new(env!("CARGO_MANIFEST_DIR")).join("public");
+    let get = async |path: &str| {
+        let request = head(&format!("GET {path}"), &dyno.host(), &[]);
+        http(dyno.addr(), &request).await
+    };
+    let mut pages = vec![("/?room=lobby".to_string(), public.join("index.html"))];
     for file in fs::read_dir(&public).expect("a directory") {
-        let path = file.expect("a file").path();
-        let name = path.file_name().and_then(|name| name.to_str());
-        let name = name.expect("a name");
-        let answer = http(
-            dyno.addr(),
-            &head(&format!("GET /{name}"), &dyno.host(), &[]),
-        )
-        .await;
-        assert_eq!(answer.status, 200, "{name}");
-        assert!(answer.body == fs::read(&path).expect(name), "{name}");
+        let file = file.expect("a file");
+        pages.push((format!("/{}", file.file_name().display()), file.path()));
     }
-    let page = http(dyno.addr(), &head("GET /?room=lobby", &dyno.host(), &[])).await;
-    assert_eq!(
-        page.body,
-        fs::read(public.join("index.html")).expect("the page")
-    );
+    for (path, file) in pages {
+        let answer = get(&path).await;
+        assert_eq!(answer.status, 200, "{path}");
+        assert!(answer.body == fs::read(file).expect(&path), "{path}");
+    }
     for missing in ["/nothing", "/../Cargo.toml", "//etc/passwd", "/.."] {
-        let answer = http(
-            dyno.addr(),
-            &head(&format!("GET {missing}"), &dyno.host(), &[]),
-        )
-        .await;
-        assert_eq!(answer.status, 404, "{missing}");
+        assert_eq!(get(missing).await.status, 404, "{missing}");
     }
 }
 
@@ -114,12 +105,11 @@ fn the_single_file_uses_six_packages_and_names_files_that_exist() {
         assert!(PACKAGES.split(' ').any(|one| one == package), "{line}");
     }
     let words = source.split(|c: char| !c.is_alphanumeric() && !"/._-".contains(c));
-    let paths = words.filter(|word| word.starts_with("src/") || word.starts_with("docs/"));
-    let paths: Vec<&str> = paths
-        .map(|path| path.trim_end_matches(['.', '/']))
-        .collect();
-    assert!(paths.len() > 10, "{paths:?}");
-    for path in paths {
+    let mut paths = 0;
+    for word in words.filter(|word| word.starts_with("src/") || word.starts_with("docs/")) {
+        let path = word.trim_end_matches(['.', '/']);
         assert!(root.join(path).exists(), "{path} does not exist");
+        paths += 1;
     }
+    assert!(paths > 10, "{paths}");
 }

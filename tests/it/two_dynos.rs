@@ -1,13 +1,13 @@
 //! Tests of the demo in the README, `bin/two-dynos`: two dynos are one chat, a dyno that ends is started again, and
 //! Ctrl-C ends what the script started and nothing else.
 
-use crate::support::dyno::program;
+use crate::support::dyno::{logged, program};
 use crate::support::raw::{head, http};
 use crate::support::{Client, PATIENCE, Raw, Redis, eventually, free_port, token};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use serde_json::Value;
-use std::fs::{File, read_to_string};
+use std::fs::read_to_string;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -46,23 +46,17 @@ impl Demo {
     /// Starts the script and waits until both dynos have their Redis.
     async fn start(redis_url: &str) -> Demo {
         let dir = TempDir::with_prefix("dynochat-demo-").expect("a temporary directory");
-        let log = File::create(dir.path().join("log")).expect("a log file");
         let port = four_free_ports();
-        let child = script(port)
-            .env("REDIS_URL", redis_url)
-            .stdin(Stdio::piped())
-            .stdout(log.try_clone().expect("one file for both streams"))
-            .stderr(log)
-            .process_group(0) // as a shell does, so that the test can send Ctrl-C to this group alone
-            .spawn()
-            .expect("bash is there");
+        let mut script = script(port);
+        script.env("REDIS_URL", redis_url);
+        script.process_group(0); // as a shell does, so that the test can send Ctrl-C to this group alone
+        let child = logged(&mut script, &dir).stdin(Stdio::piped()).spawn();
+        let child = child.expect("bash is there");
         let demo = Demo { child, port, dir };
         eventually("both dynos have their Redis", 3 * PATIENCE, async || {
-            let healths = [demo.health(1).await, demo.health(2).await];
-            let up = healths.iter().all(|health| health["redis"] == "up");
-            (up && demo.listens(0).await)
-                .then_some(())
-                .ok_or(demo.log())
+            let up = async |dyno| demo.health(dyno).await["redis"] == "up";
+            let all = up(1).await && up(2).await && demo.listens(0).await;
+            all.then_some(()).ok_or(demo.log())
         })
         .await;
         demo
@@ -97,9 +91,8 @@ impl Demo {
         writeln!(input, "{line}").expect("the script reads its input");
         eventually("the dyno runs again", 2 * PATIENCE, async || {
             let health = self.health(dyno).await;
-            (health["redis"] == "up" && health["boot"] != before)
-                .then_some(())
-                .ok_or(self.log())
+            let again = health["redis"] == "up" && health["boot"] != before;
+            again.then_some(()).ok_or(self.log())
         })
         .await;
     }
@@ -174,12 +167,9 @@ async fn running_redis_is_used_and_left_running() {
 #[tokio::test]
 async fn taken_port_is_named_before_anything_starts() {
     let port = four_free_ports();
-    let _other_server =
-        TcpListener::bind((Ipv4Addr::LOCALHOST, port + 2)).expect("the port is free");
-    let output = script(port)
-        .stdin(Stdio::null())
-        .output()
-        .expect("bash is there");
+    let _other_server = TcpListener::bind((Ipv4Addr::LOCALHOST, port + 2)).expect("a free port");
+    let output = script(port).stdin(Stdio::null()).output();
+    let output = output.expect("bash is there");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(!output.status.success(), "{said}");
     assert!(said.contains(&(port + 2).to_string()), "{said}");

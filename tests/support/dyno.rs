@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -15,10 +16,9 @@ use tokio::net::TcpStream;
 pub struct Dyno {
     child: Child,
     pub port: u16,
-    program: PathBuf,
-    vars: Vec<(String, String)>,
+    command: Arc<Mutex<Command>>,
     /// Holds the file `log`, into which stdout and stderr go.
-    dir: TempDir,
+    dir: Arc<TempDir>,
 }
 
 /// The program under test; `DYNOCHAT_BIN` names another build of it, for measurements.
@@ -67,7 +67,8 @@ impl Dyno {
     /// Starts another program that takes the same settings.
     pub async fn start_program(program: PathBuf, vars: &[(&str, &str)]) -> Dyno {
         for attempt in 1.. {
-            let mut dyno = Dyno::spawn(program.clone(), free_port(), owned(vars));
+            let port = free_port();
+            let mut dyno = Dyno::run(command(&program, port, vars), port);
             match dyno.listens().await {
                 Ok(()) => return dyno,
                 Err(why) if attempt == 3 => panic!("the dyno did not start: {why}\n{}", dyno.log()),
@@ -77,14 +78,18 @@ impl Dyno {
         unreachable!("the loop ends by returning or panicking")
     }
 
-    fn spawn(program: PathBuf, port: u16, vars: Vec<(String, String)>) -> Dyno {
+    /// Runs any command that starts the program on this port. It need not listen yet.
+    pub fn run(mut command: Command, port: u16) -> Dyno {
         let dir = TempDir::with_prefix("dynochat-").expect("a temporary directory");
+        if command.get_current_dir().is_none() {
+            command.current_dir(dir.path());
+        }
+        let child = bound_to_us(logged(&mut command, &dir)).spawn();
         Dyno {
-            child: spawn(&program, port, &vars, &dir),
+            child: child.expect("the program can be started"),
             port,
-            program,
-            vars,
-            dir,
+            command: Arc::new(Mutex::new(command)),
+            dir: Arc::new(dir),
         }
     }
 
@@ -133,7 +138,7 @@ impl Dyno {
         serde_json::from_str(answer.text()).expect("JSON")
     }
 
-    async fn listens(&mut self) -> Result<(), String> {
+    pub async fn listens(&mut self) -> Result<(), String> {
         eventually("the dyno listens or ends", PATIENCE, async || {
             if let Some(status) = self.ended() {
                 return Ok(Err(format!("it ended with {status}")));
@@ -189,17 +194,21 @@ impl Dyno {
     /// Starts the program again on the same port with the same settings, once the old process is gone.
     pub async fn restart(&mut self) {
         assert!(!self.is_running(), "restart comes after kill or exit");
-        self.child = spawn(&self.program, self.port, &self.vars, &self.dir);
-        let listens = self.listens().await;
-        listens.unwrap_or_else(|why| panic!("it did not start again: {why}\n{}", self.log()));
+        *self = self.successor().await;
     }
 
-    /// Starts the program on the same port with the same settings while this process, which is stopping, still has its
-    /// connections.
+    /// Starts the program on the same port with the same settings and the same log while this process, which is stopping,
+    /// still has its connections.
     pub async fn successor(&self) -> Dyno {
-        let mut next = Dyno::spawn(self.program.clone(), self.port, self.vars.clone());
+        let child = self.command.lock().unwrap().spawn();
+        let mut next = Dyno {
+            child: child.expect("the program can be started"),
+            port: self.port,
+            command: self.command.clone(),
+            dir: self.dir.clone(),
+        };
         let listens = next.listens().await;
-        listens.unwrap_or_else(|why| panic!("the successor did not start: {why}\n{}", next.log()));
+        listens.unwrap_or_else(|why| panic!("it did not start again: {why}\n{}", next.log()));
         next
     }
 
@@ -223,19 +232,11 @@ impl Dyno {
     }
 }
 
-fn owned(vars: &[(&str, &str)]) -> Vec<(String, String)> {
-    vars.iter()
-        .map(|(name, value)| (name.to_string(), value.to_string()))
-        .collect()
-}
-
-/// Runs the program; its output goes to the file `log` in `dir`. A `PORT` in `vars` replaces `port`.
-fn spawn(program: &Path, port: u16, vars: &[(String, String)], dir: &TempDir) -> Child {
+fn command(program: &Path, port: u16, vars: &[(&str, &str)]) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("PORT", port.to_string());
-    command.envs(vars.iter().cloned()).current_dir(dir.path());
-    let child = bound_to_us(logged(&mut command, dir)).spawn();
-    child.expect("the program can be started")
+    command.envs(vars.iter().copied());
+    command
 }
 
 /// Leads the output of a command to the end of the file `log` in `dir`. Its input is empty.
@@ -251,8 +252,8 @@ pub fn logged<'a>(command: &'a mut Command, dir: &TempDir) -> &'a mut Command {
 
 /// Starts the program with settings it must refuse: how it ended and what it said.
 pub async fn refuses_to_boot(vars: &[(&str, &str)]) -> (ExitStatus, String) {
-    // The port is free, so that a bad setting that is accepted does no harm.
-    let mut dyno = Dyno::spawn(program(), free_port(), owned(vars));
+    let port = free_port(); // so that a bad setting that is accepted does no harm
+    let mut dyno = Dyno::run(command(&program(), port, vars), port);
     let status = dyno.exit(PATIENCE).await;
     (status, dyno.log())
 }
