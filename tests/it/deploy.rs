@@ -34,21 +34,6 @@ fn git(args: &[&str]) -> String {
     stdout(Command::new("git").args(args).current_dir(ROOT))
 }
 
-/// Bytes of all files in a directory.
-fn size(dir: &Path) -> u64 {
-    let entries = fs::read_dir(dir).expect("a directory can be read");
-    let sizes = entries.map(|entry| {
-        let path = entry.expect("a directory can be read").path();
-        let data = fs::symlink_metadata(&path).expect("a file has metadata");
-        if data.is_dir() {
-            size(&path)
-        } else {
-            data.len()
-        }
-    });
-    sizes.sum()
-}
-
 // ---- the build
 
 /// The slug's directory: the files of HEAD, and in `target/release` the program that was built from them. The first
@@ -60,14 +45,17 @@ fn slug() -> &'static Path {
         export_head(&slug);
         let kept = slug.join("target/release");
         let _ = fs::remove_dir_all(slug.join("target")); // there is none after an export
+        let size = |dir| stdout(Command::new("du").args(["-s", "-BkB"]).arg(dir));
         let source = size(&slug);
         fs::create_dir_all(&kept).expect("a directory for the program");
         for program in build(&slug) {
             let name = program.file_name().expect("a program has a name");
             fs::copy(&program, kept.join(name)).expect("a file can be copied");
         }
-        let (source, program) = (source / 1000, size(&kept) / 1000);
-        println!("measured: the slug is {source} kB of source and {program} kB of program");
+        println!(
+            "measured: source and program of the slug: {source}{}",
+            size(&kept)
+        );
         slug
     })
 }
@@ -237,7 +225,7 @@ async fn two_dynos_with_tls_redis_and_settings_of_app_json_are_one_chat() {
     for (mut web, mut client) in clients {
         let leave = async {
             client.expect_move().await;
-            client.close().await;
+            drop(client); // the dyno waits for its pages to move
         };
         tokio::join!(stop(&mut web), leave);
     }

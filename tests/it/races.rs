@@ -2,7 +2,7 @@
 //! with a half-open connection, a client that reads too slowly. Each runs on two dynos with one Redis, and on a single
 //! process with its messages in memory.
 
-use crate::support::client::{Heard, join_frame, talk_until};
+use crate::support::client::{join_frame, talk_until};
 use crate::support::facts::{LEASE, SILENCE};
 use crate::support::page::Life;
 use crate::support::proxy::{Flow, Proxy, narrow_socket};
@@ -16,7 +16,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::cell::Cell;
 use std::time::{Duration, Instant};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -125,21 +125,16 @@ async fn no_message_is_lost_between_history_and_live_while_joining(store: Store)
     let visits = async |i: usize| {
         let (user, token) = (format!("n{i}"), token());
         let mut last: Option<String> = None;
-        for round in 0..50 {
+        for _ in 0..50 {
             let dyno = fastrand::choice(&place.dynos).expect("there is one");
-            let (lobby, last_id) = ("lobby", last.as_deref());
-            let client = dyno.join_with(lobby, &user, &token, last_id).await;
+            let client = dyno.join_with("lobby", &user, &token, last.as_deref());
+            let client = client.await;
             sleep(Duration::from_millis(fastrand::u64(0..400))).await;
             assert_eq!(client.welcome["gap"], false, "{}", client.context());
-            let seen = client.ids();
-            witness.agrees_with(&user, &seen, &[]).await;
             // A client that resumes continues with the very next message.
-            if let (Some(last), Some(first)) = (&last, seen.first()) {
-                let last: Id = last.parse().expect("an id");
-                let ids = witness.ids(*first).await;
-                let next = ids.iter().find(|id| **id > last);
-                assert_eq!(next, Some(first), "{user} after {last} in round {round}");
-            }
+            let resumed = last.iter().map(|id| id.parse().expect("an id"));
+            let seen: Vec<Id> = resumed.chain(client.ids()).collect();
+            witness.agrees_with(&user, &seen, &[]).await;
             last = fastrand::bool().then(|| client.last());
         }
     };
@@ -162,8 +157,8 @@ async fn a_free_name_that_many_claim_at_once_goes_to_exactly_one(store: Store) {
         let rivals = [place.first(), place.last()].repeat(3).into_iter();
         let rivals = join_all(rivals.map(Raw::websocket)).await.into_iter();
         let claims = rivals.map(async |mut raw| {
-            raw.send_json(join_frame(&room, &name, &token(), None))
-                .await;
+            let join = join_frame(&room, &name, &token(), None);
+            raw.send_json(join).await;
             let answer = raw.json().await;
             let won = answer["kind"] == "welcome";
             assert!(won || answer["code"] == "name_taken", "{answer}");
@@ -232,11 +227,7 @@ async fn a_member_returns_at_once_while_the_old_connection_is_half_open(store: S
     proxy.set(Flow::Swallow); // neither a FIN nor a reset arrives
     let swallowed = Instant::now();
     taro.say("missed").await;
-    let (token, last) = (&old.token, old.last());
-    let back = place
-        .last()
-        .join_with("lobby", "hanako", token, Some(&last));
-    let mut back = back.await;
+    let mut back = old.join_again(place.last()).await;
     assert_eq!(back.history(), ["missed"]);
     back.say("here again").await;
     taro.hears("here again").await;
@@ -302,8 +293,8 @@ async fn a_client_that_stops_reading_is_closed_and_delays_nobody(store: Store) {
     let mut slow = Raw::over(narrow_socket(dyno.addr(), 4_096).await);
     slow.send(raw::upgrade_head(&dyno.host(), &[])).await;
     slow.switched().await;
-    slow.send_json(join_frame("lobby", "slow", &token, None))
-        .await;
+    let join = join_frame("lobby", "slow", &token, None);
+    slow.send_json(join).await;
     assert_eq!(slow.json().await["kind"], "welcome");
     let during = latencies(4).await;
     let limit = before.max(SECOND / 10) * 3;
@@ -353,7 +344,7 @@ async fn a_stuck_reader_frees_all_resources() {
     }
     drop(turn);
     base.is_back(&dyno, 15 * SECOND, 10_000).await;
-    assert_eq!(talker.count_heard(Heard::is_end), 0);
+    talker.say("undisturbed").await;
     drop(stuck);
 }
 
@@ -409,6 +400,5 @@ async fn many_short_visits_leave_nothing_behind(store: Store) {
         let channels = async || redis.cmd::<Vec<String>>(&["PUBSUB", "CHANNELS", "chat:*"]);
         check::becomes("rooms that the dyno follows", 15 * SECOND, vec![], channels).await;
     }
-    let join = timeout(PATIENCE, dyno.join("lobby", "hanako"));
-    join.await.expect("the dyno goes on");
+    dyno.join("lobby", "hanako").await; // the dyno goes on
 }

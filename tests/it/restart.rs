@@ -224,10 +224,8 @@ async fn sigint_during_a_move_closes_at_once() {
 
 #[tokio::test]
 async fn sockets_without_a_complete_request_are_closed_soon_after_sigterm() {
-    let World {
-        mut dyno,
-        redis: _redis,
-    } = World::talkative(Store::Redis).await;
+    let mut world = World::talkative(Store::Redis).await;
+    let dyno = &mut world.dyno;
     let mut idle = join_all((0..10).map(|_| Raw::connect(dyno.addr()))).await;
     let begin = "GET / HTTP/1.1\r\n";
     let mut begun = Raw::request(dyno.addr(), begin).await;
@@ -248,37 +246,6 @@ async fn sockets_without_a_complete_request_are_closed_soon_after_sigterm() {
     assert!((SECOND / 2..3 * SECOND).contains(&took), "{took:?}");
     drop((begun, incomplete));
     dyno.exits_with_0(SECOND / 2).await;
-}
-
-#[tokio::test]
-async fn a_client_that_answers_move_with_many_connections_is_limited_as_any_other() {
-    const MOST: usize = 60;
-    const OPENED: usize = 100;
-    let redis = Redis::start(&[]).await;
-    let a = Dyno::start_on(&redis, &[]).await;
-    let limit = MOST.to_string();
-    let b = Dyno::start_on(&redis, &[("MAX_CONNECTIONS", &limit)]).await;
-    let mut taro = b.join("lobby", "taro").await;
-    let mut hanako = a.join("lobby", "hanako").await;
-    a.signal(Signal::SIGTERM);
-    hanako.expect_move().await;
-    let mut opened = join_all((0..OPENED).map(|_| b.connect())).await;
-    let mut refused = 0;
-    for client in &mut opened {
-        client.send(json!({"kind": "ping"})).await;
-        let kinds = ["tick", "error"];
-        let answer = client.expect_any_within(&kinds, PATIENCE).await;
-        if answer["kind"] == "error" {
-            client.expect_close(1013).await;
-            refused += 1;
-        }
-    }
-    assert_eq!(refused, OPENED - (MOST - 1), "taro has one of the places");
-    taro.say("undisturbed").await;
-    hanako.hears("undisturbed").await;
-    drop(opened);
-    sleep(SECOND / 2).await; // until their places are free
-    hanako.move_to(&b).await.say("moved").await;
 }
 
 #[tokio::test]
@@ -371,12 +338,26 @@ async fn pages_move_on_when_the_dyno_they_move_to_is_stopped_too() {
 }
 
 #[tokio::test]
-async fn a_page_stays_where_it_is_until_a_full_dyno_has_room_for_it() {
+async fn a_page_stays_while_the_other_dyno_is_full_and_moves_when_it_has_room() {
+    const MOST: usize = 60;
+    const OPENED: usize = 100;
     let redis = Redis::start(&[]).await;
     let mut a = Dyno::start_on(&redis, &[]).await;
-    let b = Dyno::start_on(&redis, &[("MAX_CONNECTIONS", "5")]).await;
-    let _others = members_on(&b, "n", 4).await;
+    let b = Dyno::start_on(&redis, &[("MAX_CONNECTIONS", &MOST.to_string())]).await;
     let mut taro = b.join("lobby", "taro").await;
+    let mut others = join_all((0..OPENED).map(|_| b.connect())).await;
+    let mut refused = 0;
+    for (i, other) in others.iter_mut().enumerate() {
+        let join = join_frame("library", &format!("n{i}"), &token(), None);
+        other.send(join).await;
+        let kinds = ["welcome", "error"];
+        let answer = other.expect_any_within(&kinds, PATIENCE).await;
+        if answer["kind"] == "error" {
+            other.expect_close(1013).await;
+            refused += 1;
+        }
+    }
+    assert_eq!(refused, OPENED - (MOST - 1), "taro has one of the places");
     let router = Router::to(&[a.addr()]);
     let page = Page::open(&router, "lobby", "hanako");
     page.welcomed().await;
@@ -386,7 +367,7 @@ async fn a_page_stays_where_it_is_until_a_full_dyno_has_room_for_it() {
     page.say("not stranded");
     page.all_sent(PATIENCE).await;
     taro.hears("not stranded").await;
-    taro.quit().await;
+    drop(others);
     let moved = |life: &Life| life.moves.len() == 1;
     page.until("it moves", MOVE_EVERY + PATIENCE, moved).await;
     a.exits_with_0(PATIENCE).await;

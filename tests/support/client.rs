@@ -416,6 +416,13 @@ impl Client {
         (self.token.clone(), self.last())
     }
 
+    /// Joins on this dyno with the same token and the last id, over a second connection.
+    pub async fn join_again(&self, dyno: &Dyno) -> Client {
+        let last = self.last();
+        dyno.join_with(&self.room, &self.user, &self.token, Some(&last))
+            .await
+    }
+
     /// Ends the connection without a Close and joins again on this dyno with the same token and the last id.
     pub async fn reconnect(self, dyno: &Dyno) -> Client {
         let (room, user) = (self.room.clone(), self.user.clone());
@@ -444,20 +451,14 @@ impl Client {
         self.asked_to_move = true;
     }
 
-    /// Closes the connection with 1000, as the page does after it has moved.
-    pub async fn close(mut self) {
+    /// Moves as the page does: joins on this dyno with the same token and the last id, and only then closes the first
+    /// connection, with 1000.
+    pub async fn move_to(mut self, dyno: &Dyno) -> Client {
+        let moved = self.join_again(dyno).await;
         let (code, reason) = (CloseCode::Normal, "".into());
         let close = Message::Close(Some(CloseFrame { code, reason }));
         self.send_message(close).await;
         self.closed_after_all(1000).await;
-    }
-
-    /// Moves as the page does: joins on this dyno with the same token and the last id, and only then closes the first
-    /// connection.
-    pub async fn move_to(self, dyno: &Dyno) -> Client {
-        let (room, user, token, last) = (&self.room, &self.user, &self.token, self.last());
-        let moved = dyno.join_with(room, user, token, Some(&last)).await;
-        self.close().await;
         moved
     }
 
