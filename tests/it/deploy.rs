@@ -1,17 +1,13 @@
 //! Rehearses `git push heroku main`: builds HEAD as the buildpack does, and runs the result as the platform does, with
 //! the Redis that the platform gives. Changes that are not committed are not part of it.
 
-use crate::support::raw::{head, http};
-use crate::support::{Dyno, Redis, check, free_port};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
-use serde_json::{Value, json};
+use crate::support::prelude::*;
+use nix::{sys::signal::killpg, unistd::Pid};
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 

@@ -1,22 +1,16 @@
 //! Tests of idle connections: memory of ten thousand of them, and the idle timeout of the platform's router.
 
 use crate::support::check::{Base, leases};
-use crate::support::client::{Heard, join_frame};
-use crate::support::facts::{HEARTBEAT, SILENCE};
-use crate::support::raw::{self, End, Raw};
-use crate::support::{Client, Dyno, Front, PATIENCE, Redis, descriptors, heavy, token};
-use futures_util::future::join_all;
-use nix::sys::signal::Signal;
+use crate::support::prelude::*;
+use crate::support::raw::End;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_tungstenite::accept_async;
 
-const SECOND: Duration = Duration::from_secs(1);
 const CONNECTIONS: usize = 10_000;
 /// Members of each room.
 const ROOM: usize = 100;

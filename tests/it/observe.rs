@@ -1,24 +1,6 @@
 //! Tests of what an operator sees: `/healthz`, a log line for each start and end, and a line of metrics every minute.
 
-use crate::support::facts::channel;
-use crate::support::{Dyno, PATIENCE, Redis, TALKATIVE, eventually};
-use nix::sys::signal::Signal;
-use serde_json::Value;
-use std::time::{Duration, Instant};
-use tokio::time::sleep;
-
-/// Waits until `/healthz` agrees.
-async fn health_is(dyno: &Dyno, what: &str, fact: impl Fn(&Value) -> bool) {
-    eventually(what, PATIENCE, async || {
-        let health = dyno.health().await;
-        fact(&health).then_some(()).ok_or(health)
-    })
-    .await;
-}
-
-async fn redis_is(dyno: &Dyno, state: &str) {
-    health_is(dyno, state, |health| health["redis"] == state).await;
-}
+use crate::support::prelude::*;
 
 #[tokio::test]
 async fn healthz_reports_version_boot_uptime_connections_rooms_and_redis() {
@@ -30,33 +12,21 @@ async fn healthz_reports_version_boot_uptime_connections_rooms_and_redis() {
     let seen = dyno.health().await;
     assert_eq!(seen["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(seen["boot"], hanako.welcome["boot"]);
-    health_is(&dyno, "three connections in two rooms", |health| {
-        health["connections"] == 3 && health["rooms"] == 2
-    })
-    .await;
+    dyno.health_becomes("connections", 3).await;
+    dyno.health_becomes("rooms", 2).await;
     let before = seen["uptime_s"].as_u64().expect("seconds");
     sleep(Duration::from_millis(1_100)).await;
     assert!(dyno.health().await["uptime_s"].as_u64() > Some(before));
 
     redis.stop().await;
-    redis_is(&dyno, "down").await;
+    dyno.health_becomes("redis", "down").await;
     redis.restart().await;
-    redis_is(&dyno, "up").await;
+    dyno.health_becomes("redis", "up").await;
     drop((hanako, taro, jiro));
-    health_is(&dyno, "no connection", |health| health["connections"] == 0).await;
+    dyno.health_becomes("connections", 0).await;
 
     let single_process = Dyno::start(&[]).await;
     assert_eq!(single_process.health().await["redis"], "none");
-}
-
-/// Waits for the next line of the log, and gives the log. The dyno must not log anything else meanwhile.
-async fn next_line(dyno: &Dyno, lines: usize, within: Duration) -> String {
-    eventually("the next line of the log", within, async || {
-        let log = dyno.log();
-        let complete = log.lines().count() == lines && log.ends_with('\n');
-        complete.then(|| log.clone()).ok_or(log)
-    })
-    .await
 }
 
 /// Takes two minutes: only the second line of metrics shows that its counts are those of one minute.
@@ -77,7 +47,13 @@ async fn metrics_are_logged_once_a_minute_and_messages_are_not_logged() {
         (1, "count#messages=50 count#deliveries=100"),
         (2, "count#messages=0 count#deliveries=0"),
     ] {
-        let log = next_line(&dyno, 1 + minute as usize, MINUTE + MARGIN).await;
+        let lines = 1 + minute as usize;
+        let line = async || {
+            let log = dyno.log();
+            let complete = log.lines().count() == lines && log.ends_with('\n');
+            complete.then(|| log.clone()).ok_or(log)
+        };
+        let log = eventually("a line, and no other", MINUTE + MARGIN, line).await;
         let after = begin.elapsed();
         assert!(after > minute * MINUTE - MARGIN, "{after:?}:\n{log}");
         let metrics = format!("sample#connections=3 sample#rooms=2 {counts}\n");
@@ -113,9 +89,9 @@ async fn lifecycle_events_are_logged_as_logfmt() {
     redis.cmd::<u32>(&["PUBLISH", &channel("lobby", 0), "garbage"]);
     hanako.say("after the garbage").await;
     redis.stop().await;
-    redis_is(&dyno, "down").await;
+    dyno.health_becomes("redis", "down").await;
     redis.restart().await;
-    redis_is(&dyno, "up").await;
+    dyno.health_becomes("redis", "up").await;
     drop(hanako);
     dyno.signal(Signal::SIGTERM);
     dyno.exit(PATIENCE).await;

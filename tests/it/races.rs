@@ -2,23 +2,10 @@
 //! with a half-open connection, a client that reads too slowly. Each runs on two dynos with one Redis, and on a single
 //! process with its messages in memory.
 
-use crate::support::client::{join_frame, talk_until};
-use crate::support::facts::{LEASE, SILENCE};
-use crate::support::page::Life;
+use crate::support::client::talk_until;
+use crate::support::prelude::*;
 use crate::support::proxy::{Flow, Proxy, narrow_socket};
-use crate::support::raw::{self, Raw};
-use crate::support::{
-    Client, Crowd, Dyno, Id, PATIENCE, Page, Redis, Router, Store, TALKATIVE, check, eventually,
-    heavy, token,
-};
-use futures_util::future::join_all;
-use nix::sys::signal::Signal;
-use serde_json::Value;
 use std::cell::Cell;
-use std::time::{Duration, Instant};
-use tokio::time::sleep;
-
-const SECOND: Duration = Duration::from_secs(1);
 
 on_both_stores!(
     no_message_is_lost_between_history_and_live_while_joining,

@@ -1,24 +1,18 @@
 //! Tests behind a router like the platform's (`bin/router.cfg`): it pools its connections to the dynos, picks a dyno at
 //! random, and does no health checks.
 
-use crate::support::raw::{Answer, head, http};
-use crate::support::{Client, Crowd, Dyno, Front, Raw, Redis, Router, TALKATIVE, check, token};
-use futures_util::future::join_all;
-use nix::sys::signal::Signal;
+use crate::restart::{moves, noticed_nothing};
+use crate::support::prelude::*;
+use crate::support::raw::Answer;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
-
-const SECOND: Duration = Duration::from_secs(1);
 
 async fn pair() -> ([Dyno; 2], Redis, Front) {
     let redis = Redis::start(&[]).await;
-    let dynos = [
-        Dyno::start_on(&redis, &[TALKATIVE, ("DYNO", "web.1")]).await,
-        Dyno::start_on(&redis, &[TALKATIVE, ("DYNO", "web.2")]).await,
-    ];
+    let many = ("MAX_PER_ADDRESS", "1000"); // all clients have the address of this machine
+    let dyno = async |name| Dyno::start_on(&redis, &[TALKATIVE, many, ("DYNO", name)]).await;
+    let dynos = [dyno("web.1").await, dyno("web.2").await];
     let front = Front::before([dynos[0].addr(), dynos[1].addr()]).await;
     (dynos, redis, front)
 }
@@ -38,7 +32,7 @@ async fn visit(front: SocketAddr) {
 }
 
 #[tokio::test]
-async fn the_router_reaches_both_dynos_and_joins_and_messages_work() {
+async fn the_router_reaches_both_dynos_and_joins_messages_and_all_answers_pass_it() {
     let (_dynos, redis, front) = pair().await;
     let (mut clients, mut seen) = (vec![], BTreeSet::new());
     while seen.len() < 2 {
@@ -63,54 +57,52 @@ async fn the_router_reaches_both_dynos_and_joins_and_messages_work() {
     let socket = format!("wss://{}", front.host());
     assert!(policy.contains(&socket), "{policy}");
     page.expect_header("Strict-Transport-Security");
-}
-
-#[tokio::test]
-async fn all_answers_pass_a_router_that_pools_connections() {
-    let (_dynos, _redis, front) = pair().await;
-    let requests = async |_| {
-        for (path, wanted) in [
-            ("/", 200),
-            ("/chat.js", 200),
-            ("/nope", 404),
-            ("/healthz", 200),
-            ("/ws", 426),
-        ]
-        .repeat(50)
-        {
+    let answers = [
+        ("/", 200),
+        ("/chat.js", 200),
+        ("/nope", 404),
+        ("/healthz", 200),
+        ("/ws", 426),
+    ];
+    let requests = (0..4).map(async |_| {
+        for (path, wanted) in answers.repeat(50) {
             let answer = get(front.addr, path, "router").await;
             assert_eq!(answer.status, wanted, "{path}");
         }
-    };
-    join_all((0..4).map(requests)).await;
+    });
+    join_all(requests).await;
 }
 
+/// Of three dynos, two are behind the router. The pages reach the third one directly.
 #[tokio::test]
 async fn a_rolling_restart_under_talk_loses_no_message_and_fails_no_request() {
-    let (mut dynos, redis, front) = pair().await;
-    let crowd = Crowd::gather(&Router::to(&[front.addr]), "lobby", 30).await;
+    let _turn = heavy(2).await;
+    let ([a, b], redis, front) = pair().await;
+    let mut dynos = [a, b, Dyno::start_on(&redis, &[TALKATIVE]).await];
+    let router = Router::to(&[front.addr, dynos[2].addr()]);
+    let crowd = Crowd::gather(&router, "lobby", 200).await;
     let mut visitors: JoinSet<()> = (0..4).map(|_| visit(front.addr)).collect();
-    let begun = Instant::now();
+    let on_first = dynos[0].health().await["connections"].clone();
     let roll = async {
-        for dyno in &mut dynos {
+        for (n, dyno) in dynos.iter_mut().enumerate() {
             dyno.signal(Signal::SIGTERM);
-            dyno.exits_with_0(15 * SECOND).await;
+            dyno.exits_with_0(10 * SECOND).await;
+            if n == 0 {
+                assert_eq!(moves(&crowd), on_first, "its pages only, each of them once");
+            }
             dyno.restart().await;
             dyno.has_redis().await;
         }
     };
     tokio::select! {
         () = roll => {}
-        () = crowd.chat(20, 120 * SECOND) => panic!("the restart takes {:?}", begun.elapsed()),
+        () = crowd.chat(50, 60 * SECOND) => panic!("a restart takes too long"),
     }
     crowd.everyone_talks("after").await;
-    crowd.lost_nothing(&redis, 12 * SECOND).await;
-    crowd.saw_nobody_come_or_go();
+    noticed_nothing(&crowd, &redis).await;
     if let Some(ended) = visitors.try_join_next() {
         ended.expect("a visitor is served every time");
     }
-    let closes = crowd.closes_since(begun);
-    assert!(closes.is_empty(), "some pages were away: {closes:?}");
     for page in &crowd.pages {
         assert!(!page.life().moves.is_empty(), "{}", page.summary());
     }

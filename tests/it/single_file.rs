@@ -1,9 +1,8 @@
 //! The idea in one file: `examples/single_file.rs` chats across two processes and serves the page. What it loses is
 //! measured by the soak: `cargo run --release --example soak -- --program single_file`.
 
-use crate::support::raw::{head, http};
-use crate::support::{Client, Dyno, PATIENCE, Redis, dyno::single_file, eventually, token};
-use serde_json::json;
+use crate::support::dyno::single_file;
+use crate::support::prelude::*;
 use std::{fs, path::Path};
 
 async fn two_processes() -> (Redis, Dyno, Dyno) {

@@ -2,11 +2,9 @@
 //! Ctrl-C ends what the script started and nothing else.
 
 use crate::support::dyno::{logged, program};
-use crate::support::raw::{head, http};
-use crate::support::{Client, PATIENCE, Raw, Redis, eventually, free_port, token};
-use nix::sys::signal::{Signal, kill, killpg};
+use crate::support::prelude::*;
+use nix::sys::signal::{kill, killpg};
 use nix::unistd::Pid;
-use serde_json::Value;
 use std::fs::read_to_string;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;

@@ -1,6 +1,6 @@
 //! A dyno: the real binary as one process, in an empty environment plus what the test gives it.
 
-use super::{PATIENCE, Redis, bound_to_us, eventually, free_port, raw};
+use super::{PATIENCE, Redis, bound_to_us, check, eventually, free_port, raw};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -122,12 +122,14 @@ impl Dyno {
 
     /// Waits until its link to Redis is not down. Opens no WebSocket: it might still be counted when the test goes on.
     pub async fn has_redis(&self) {
-        eventually("the dyno has its Redis", PATIENCE, async || {
-            let health = self.health().await;
-            let up = health["redis"] != "down";
-            up.then_some(()).ok_or((health, self.log()))
-        })
-        .await;
+        let down = async || self.health().await["redis"] == "down";
+        check::becomes("its Redis is down", PATIENCE, false, down).await;
+    }
+
+    /// Waits until `/healthz` has this value.
+    pub async fn health_becomes(&self, field: &str, wanted: impl Into<Value>) {
+        let value = async || self.health().await[field].clone();
+        check::becomes(field, PATIENCE, wanted.into(), value).await;
     }
 
     /// What `/healthz` answers.

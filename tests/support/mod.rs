@@ -36,6 +36,21 @@ pub use page::{Page, Router};
 pub use raw::Raw;
 pub use redis_server::Redis;
 
+/// What most tests use.
+pub mod prelude {
+    pub use super::client::{Heard, join_frame};
+    pub use super::facts::*;
+    pub use super::page::Life;
+    pub use super::raw::{head, http};
+    pub use super::*;
+    pub use futures_util::future::join_all;
+    pub use nix::sys::signal::Signal;
+    pub use serde_json::{Value, json};
+    pub use std::time::{Duration, Instant};
+    pub use tokio::time::sleep;
+    pub const SECOND: Duration = Duration::from_secs(1);
+}
+
 /// How long a test waits for something that should come at once. Long, because the machine may be busy: where a limit
 /// of the program matters, the test asserts that limit.
 pub const PATIENCE: Duration = Duration::from_secs(10);
