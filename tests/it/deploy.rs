@@ -11,9 +11,6 @@ use std::sync::OnceLock;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// A dyno ends in this time after SIGTERM; the platform kills it after 30 s.
-const STOP: Duration = Duration::from_secs(10);
-
 /// The variables that cargo needs. No setting of the program is among them.
 const CARGO_VARS: &str = "PATH HOME CARGO_HOME RUSTUP_HOME RUSTUP_TOOLCHAIN";
 
@@ -107,7 +104,8 @@ async fn start(dyno: &str, vars: &[(&str, &str)]) -> Dyno {
     let port = free_port();
     let mut bash = Command::new("bash");
     bash.args(["-c", command.expect("its one process is web")]);
-    bash.current_dir(slug()).process_group(0).env_clear();
+    bash.current_dir(slug()).process_group(0);
+    bash.stdin(Stdio::null()).env_clear();
     bash.env("PORT", port.to_string()).env("DYNO", dyno);
     bash.envs(vars.iter().copied());
     let mut web = Dyno::run(bash, port);
@@ -120,7 +118,7 @@ async fn stop(web: &mut Dyno) {
     let group = Pid::from_raw(web.pid() as i32);
     killpg(group, Signal::SIGTERM).expect("the dyno runs");
     let _ = killpg(group, Signal::SIGTERM); // it may have ended by then
-    web.exits_with_0(STOP).await;
+    web.exits_with_0(10 * SECOND).await; // the platform kills it after 30 s
 }
 
 // ---- the tests

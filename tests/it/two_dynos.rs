@@ -1,16 +1,13 @@
 //! Tests of the demo in the README, `bin/two-dynos`: two dynos are one chat, a dyno that ends is started again, and
 //! Ctrl-C ends what the script started and nothing else.
 
-use crate::support::dyno::{logged, program};
+use crate::support::dyno::program;
 use crate::support::prelude::*;
-use nix::sys::signal::{kill, killpg};
-use nix::unistd::Pid;
-use std::fs::read_to_string;
+use nix::{sys::signal::killpg, unistd::Pid};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
-use std::{io::Write, ops::Range};
-use tempfile::TempDir;
+use std::process::{Command, Stdio};
+use std::{io::Write, ops::Range, thread};
 use tokio::net::TcpStream;
 
 /// The numbers of the script's ports, counted from `PORT`: the router, two dynos, and Redis if the script starts it.
@@ -34,27 +31,21 @@ fn four_free_ports() -> u16 {
     }
 }
 
-struct Demo {
-    child: Child,
-    port: u16,
-    dir: TempDir,
-}
+/// The script as a process whose port is that of the router.
+struct Demo(Dyno);
 
 impl Demo {
     /// Starts the script and waits until both dynos have their Redis.
     async fn start(redis_url: &str) -> Demo {
-        let dir = TempDir::with_prefix("dynochat-demo-").expect("a temporary directory");
         let port = four_free_ports();
         let mut script = script(port);
-        script.env("REDIS_URL", redis_url);
+        script.env("REDIS_URL", redis_url).stdin(Stdio::piped());
         script.process_group(0); // as a shell does, so that the test can send Ctrl-C to this group alone
-        let child = logged(&mut script, &dir).stdin(Stdio::piped()).spawn();
-        let child = child.expect("bash is there");
-        let demo = Demo { child, port, dir };
+        let demo = Demo(Dyno::run(script, port));
         eventually("both dynos have their Redis", 3 * PATIENCE, async || {
             let up = async |dyno| demo.health(dyno).await["redis"] == "up";
             let all = up(1).await && up(2).await && demo.listens(0).await;
-            all.then_some(()).ok_or(demo.log())
+            all.then_some(()).ok_or(demo.0.log())
         })
         .await;
         demo
@@ -62,7 +53,7 @@ impl Demo {
 
     /// The address with this number in [`PORTS`].
     fn addr(&self, number: u16) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.port + number).into()
+        (Ipv4Addr::LOCALHOST, self.0.port + number).into()
     }
 
     async fn listens(&self, number: u16) -> bool {
@@ -84,44 +75,34 @@ impl Demo {
     /// Types a line and waits until this dyno runs again as a new process that has its Redis.
     async fn restarts(&mut self, line: &str, dyno: u16) {
         let before = self.health(dyno).await["boot"].clone();
-        assert!(before.is_string(), "{before}\n{}", self.log());
-        let input = self.child.stdin.as_mut().expect("stdin is a pipe");
+        assert!(before.is_string(), "{before}\n{}", self.0.log());
+        let input = self.0.child.stdin.as_mut().expect("stdin is a pipe");
         writeln!(input, "{line}").expect("the script reads its input");
         eventually("the dyno runs again", 2 * PATIENCE, async || {
             let health = self.health(dyno).await;
             let again = health["redis"] == "up" && health["boot"] != before;
-            again.then_some(()).ok_or(self.log())
+            again.then_some(()).ok_or(self.0.log())
         })
         .await;
     }
 
     /// Sends Ctrl-C and checks that nothing is left.
     async fn end(mut self) {
-        killpg(Pid::from_raw(self.child.id() as i32), Signal::SIGINT).expect("the script runs");
-        let status = eventually("the script ends", 2 * PATIENCE, async || {
-            let status = self.child.try_wait().expect("it can be waited for");
-            status.ok_or(self.log())
-        })
-        .await;
-        assert!(status.success(), "{status}\n{}", self.log());
+        killpg(Pid::from_raw(self.0.pid() as i32), Signal::SIGINT).expect("the script runs");
+        self.0.exits_with_0(2 * PATIENCE).await;
         for number in PORTS {
             let left = self.listens(number).await;
-            assert!(!left, "port {number} is still open\n{}", self.log());
+            assert!(!left, "port {number} is still open\n{}", self.0.log());
         }
-    }
-
-    fn log(&self) -> String {
-        read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 }
 
 impl Drop for Demo {
     fn drop(&mut self) {
-        // After `end` the script is gone, and its process number belongs to nobody.
-        if matches!(self.child.try_wait(), Ok(None)) {
-            let _ = kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM);
+        while self.0.is_running() {
+            self.0.signal(Signal::SIGTERM); // it ends what it has started
+            thread::sleep(SECOND / 10);
         }
-        let _ = self.child.wait();
     }
 }
 

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 pub struct Dyno {
-    child: Child,
+    pub child: Child,
     pub port: u16,
     command: Arc<Mutex<Command>>,
     /// Holds the file `log`, into which stdout and stderr go.
@@ -84,7 +84,9 @@ impl Dyno {
         if command.get_current_dir().is_none() {
             command.current_dir(dir.path());
         }
-        let child = bound_to_us(logged(&mut command, &dir)).spawn();
+        let log = File::create(dir.path().join("log")).expect("a log file");
+        let both = log.try_clone().expect("one file for both streams");
+        let child = bound_to_us(command.stdout(both).stderr(log)).spawn();
         Dyno {
             child: child.expect("the program can be started"),
             port,
@@ -236,20 +238,10 @@ impl Dyno {
 
 fn command(program: &Path, port: u16, vars: &[(&str, &str)]) -> Command {
     let mut command = Command::new(program);
-    command.env_clear().env("PORT", port.to_string());
+    command.stdin(Stdio::null()).env_clear();
+    command.env("PORT", port.to_string());
     command.envs(vars.iter().copied());
     command
-}
-
-/// Leads the output of a command to the end of the file `log` in `dir`. Its input is empty.
-pub fn logged<'a>(command: &'a mut Command, dir: &TempDir) -> &'a mut Command {
-    let log = File::options()
-        .create(true)
-        .append(true)
-        .open(dir.path().join("log"));
-    let log = log.expect("a log file");
-    let both = log.try_clone().expect("one file for both streams");
-    command.stdin(Stdio::null()).stdout(both).stderr(log)
 }
 
 /// Starts the program with settings it must refuse: how it ended and what it said.
