@@ -53,8 +53,8 @@ async fn answer_pings(raw: &mut Raw, until: Option<&str>, answered_two: &AtomicU
 async fn moved(mut raw: Raw, next: SocketAddr, number: usize, token: String) -> Raw {
     answer_pings(&mut raw, Some(r#"{"kind":"move"}"#), &AtomicUsize::new(0)).await;
     let second = joined(next, number, &token).await;
-    raw.send(raw::frame(raw::CLOSE, raw::close_payload(1000, b"")))
-        .await;
+    let close = raw::close_payload(1000, b"");
+    raw.send(raw::frame(raw::CLOSE, close)).await;
     assert_eq!(raw.closed(PATIENCE).await.0, 1000);
     second
 }
@@ -92,10 +92,8 @@ async fn ten_thousand_members_move_in_seconds_and_then_idle_in_sixty_megabytes()
         sleep(SECOND / 20).await;
     }
     old.exits_with_0(120 * SECOND).await;
-    println!(
-        "measured: {CONNECTIONS} joined in {joining:?}, moved in {:?}",
-        stopped.elapsed()
-    );
+    let moving_took = stopped.elapsed();
+    println!("measured: {CONNECTIONS} joined in {joining:?}, moved in {moving_took:?}");
     println!("measured: RSS {before} kB before the move, at most {highest} kB while it began");
     assert!(highest < before + MOVE_KB, "{highest} kB after {before} kB");
     all_are_listed();
@@ -122,10 +120,7 @@ async fn ten_thousand_members_move_in_seconds_and_then_idle_in_sixty_megabytes()
         "measured: RSS at most {highest} kB, {} kB now",
         new.rss_kb()
     );
-    assert!(
-        highest <= LIMIT_KB,
-        "{highest} kB for {CONNECTIONS} connections"
-    );
+    assert!(highest <= LIMIT_KB, "RSS {highest} kB");
     all_are_listed();
     members.shutdown().await;
     base.is_back(&new, PATIENCE, LIMIT_KB).await; // every descriptor; the allocator may keep the memory

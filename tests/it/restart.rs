@@ -53,9 +53,7 @@ pub async fn noticed_nothing(crowd: &Crowd, redis: &Redis) {
     acks.sort();
     let n = acks.len();
     let [p50, p99, most] = [50, 99, 100].map(|share| acks[(n - 1) * share / 100]);
-    println!(
-        "measured: {n} acknowledgements during a restart: p50 {p50:?}, p99 {p99:?}, at most {most:?}"
-    );
+    println!("measured: {n} messages acknowledged in p50 {p50:?}, p99 {p99:?}, at most {most:?}");
     assert!(most < ACK, "an acknowledgement after {most:?}");
 }
 
@@ -269,30 +267,6 @@ async fn pages_of_a_single_dyno_move_to_its_successor_that_listens_eight_seconds
     let (_successor, ()) = tokio::join!(restart, crowd.chat(20, 16 * SECOND));
     noticed_nothing(&crowd, &redis).await;
     assert_eq!(moves(&crowd), 30);
-}
-
-#[tokio::test]
-async fn pages_move_on_when_the_dyno_they_move_to_is_stopped_too() {
-    let redis = Redis::start(&[]).await;
-    let mut dynos = dynos(&redis, 3).await;
-    let router = Router::to(&[dynos[0].addr()]);
-    let crowd = Crowd::gather(&router, "lobby", 60).await;
-    let addrs: Vec<_> = dynos.iter().map(Dyno::addr).collect();
-    router.set(&addrs);
-    dynos[0].signal(Signal::SIGTERM);
-    sleep(SECOND / 2).await; // the pages are moving
-    dynos[1].signal(Signal::SIGTERM);
-    let end = async {
-        for dyno in &mut dynos[..2] {
-            dyno.exits_with_0(15 * SECOND).await;
-        }
-    };
-    tokio::join!(end, crowd.chat(30, 8 * SECOND));
-    noticed_nothing(&crowd, &redis).await;
-    for page in &crowd.pages {
-        let last = page.life().moves.last().map(|last| last.1);
-        assert_eq!(last, Some(addrs[2]), "{}", page.summary());
-    }
 }
 
 #[tokio::test]
