@@ -21,42 +21,33 @@ on_both_stores!(
 
 /// Two dynos on one Redis, or a single process that is used as both of them. Fields are dropped in this order.
 struct Place {
-    dynos: Vec<Dyno>,
-    redis: Option<Redis>,
+    second: Option<Dyno>,
+    world: World,
 }
 
 impl Place {
     async fn start(store: Store) -> Place {
-        if store == Store::Memory {
-            let (dynos, redis) = (vec![Dyno::start(&[TALKATIVE]).await], None);
-            return Place { dynos, redis };
-        }
-        let redis = Redis::start(&[]).await;
-        let dynos = (0..2).map(|_| Dyno::start_on(&redis, &[TALKATIVE]));
-        let (dynos, redis) = (join_all(dynos).await, Some(redis));
-        Place { dynos, redis }
+        let world = World::talkative(store).await;
+        let second = match &world.redis {
+            Some(redis) => Some(Dyno::start_on(redis, &[TALKATIVE]).await),
+            None => None,
+        };
+        Place { second, world }
     }
 
     fn first(&self) -> &Dyno {
-        &self.dynos[0]
+        &self.world.dyno
     }
 
     fn last(&self) -> &Dyno {
-        &self.dynos[self.dynos.len() - 1]
+        self.second.as_ref().unwrap_or(self.first())
     }
 
     /// Joins a client that records every message in the lobby from now on.
     async fn witness(&self) -> Witness<'_> {
         Witness {
             client: self.last().join("lobby", "witness").await,
-            redis: self.redis.as_ref(),
-        }
-    }
-
-    /// The names in the lobby. Without a Redis, the leases cannot be seen.
-    async fn names_are(&self, names: &[&str]) {
-        if let Some(redis) = &self.redis {
-            check::names_are(redis, "lobby", names).await;
+            redis: self.world.redis.as_ref(),
         }
     }
 }
@@ -113,7 +104,7 @@ async fn no_message_is_lost_between_history_and_live_while_joining(store: Store)
         let (user, token) = (format!("n{i}"), token());
         let mut last: Option<String> = None;
         for _ in 0..50 {
-            let dyno = fastrand::choice(&place.dynos).expect("there is one");
+            let dyno = fastrand::choice([place.first(), place.last()]).expect("there is one");
             let client = dyno.join_with("lobby", &user, &token, last.as_deref());
             let client = client.await;
             sleep(Duration::from_millis(fastrand::u64(0..400))).await;
@@ -195,11 +186,11 @@ async fn three_tabs_are_one_member_until_the_last_is_closed(store: Store) {
     first.quit().await; // with two dynos, it was the last tab on its dyno, which releases the name
     sleep(2 * SECOND).await;
     taro.expect_members(&["hanako", "taro"]).await; // and the other dyno claims it again for the second tab
-    place.names_are(&["hanako", "taro"]).await;
+    place.world.names_are(&["hanako", "taro"]).await;
     place.first().name_is_taken("lobby", "hanako").await;
     drop(second);
     taro.expect_members_within(&["taro"], 30 * SECOND).await;
-    place.names_are(&["taro"]).await;
+    place.world.names_are(&["taro"]).await;
 }
 
 async fn a_member_returns_at_once_while_the_old_connection_is_half_open(store: Store) {
@@ -219,14 +210,14 @@ async fn a_member_returns_at_once_while_the_old_connection_is_half_open(store: S
     back.say("here again").await;
     taro.hears("here again").await;
     // A single process holds the new connection, too.
-    let more = usize::from(place.dynos.len() == 1);
+    let more = usize::from(place.second.is_none());
     let within = SILENCE + 6 * SECOND;
     base.and(more).is_back(place.first(), within, 5_000).await;
     let after = swallowed.elapsed();
     assert!(after > 20 * SECOND, "it was closed after {after:?}");
     sleep(2 * SECOND).await;
     taro.saw_no_change_since(lists);
-    place.names_are(&["hanako", "taro"]).await;
+    place.world.names_are(&["hanako", "taro"]).await;
 }
 
 async fn a_dyno_frozen_for_longer_than_a_lease_keeps_its_members(store: Store) {
@@ -245,7 +236,7 @@ async fn a_dyno_frozen_for_longer_than_a_lease_keeps_its_members(store: Store) {
         client.say("still here").await;
         assert_eq!(client.members().0, ["hanako", "taro"]);
     }
-    place.names_are(&["hanako", "taro"]).await;
+    place.world.names_are(&["hanako", "taro"]).await;
     for name in ["hanako", "taro"] {
         place.last().name_is_taken("lobby", name).await;
     }
@@ -337,8 +328,8 @@ async fn a_stuck_reader_frees_all_resources() {
 
 async fn a_crowd_whose_connections_are_cut_repeatedly_loses_nothing(store: Store) {
     let place = Place::start(store).await;
-    let proxies = place.dynos.iter().map(|dyno| Proxy::to(dyno.addr())); // between pages and dyno
-    let proxies = join_all(proxies).await;
+    let dynos = [place.first()].into_iter().chain(&place.second);
+    let proxies = join_all(dynos.map(|dyno| Proxy::to(dyno.addr()))).await; // between pages and dyno
     let router = Router::to(&proxies.iter().map(|p| p.addr).collect::<Vec<_>>());
     let pages = Crowd::gather(&router, "lobby", 40).await.pages;
     let witness = place.witness().await;
@@ -383,7 +374,7 @@ async fn many_short_visits_leave_nothing_behind(store: Store) {
         visits(&format!("again {i}")).await;
     }
     base.is_back(dyno, 15 * SECOND, 3_000).await;
-    if let Some(redis) = &place.redis {
+    if let Some(redis) = &place.world.redis {
         let channels = async || redis.cmd::<Vec<String>>(&["PUBSUB", "CHANNELS", "chat:*"]);
         check::becomes("rooms that the dyno follows", 15 * SECOND, vec![], channels).await;
     }

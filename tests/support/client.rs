@@ -92,7 +92,7 @@ impl Heard {
     }
 
     /// The frame, if it is of one of these kinds.
-    fn frame(&self, kinds: &[&str]) -> Option<&Value> {
+    pub fn frame(&self, kinds: &[&str]) -> Option<&Value> {
         match self {
             Heard::Frame(frame) if kinds.iter().any(|kind| frame["kind"] == *kind) => Some(frame),
             _ => None,
