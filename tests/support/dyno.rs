@@ -68,7 +68,9 @@ impl Dyno {
     pub async fn start_program(program: PathBuf, vars: &[(&str, &str)]) -> Dyno {
         for attempt in 1.. {
             let port = free_port();
-            let mut dyno = Dyno::run(command(&program, port, vars), port);
+            let mut command = command(&program, vars);
+            command.env("PORT", port.to_string()); // also where `vars` have one
+            let mut dyno = Dyno::run(command, port);
             match dyno.listens().await {
                 Ok(()) => return dyno,
                 Err(why) if attempt == 3 => panic!("the dyno did not start: {why}\n{}", dyno.log()),
@@ -236,10 +238,9 @@ impl Dyno {
     }
 }
 
-fn command(program: &Path, port: u16, vars: &[(&str, &str)]) -> Command {
+fn command(program: &Path, vars: &[(&str, &str)]) -> Command {
     let mut command = Command::new(program);
     command.stdin(Stdio::null()).env_clear();
-    command.env("PORT", port.to_string());
     command.envs(vars.iter().copied());
     command
 }
@@ -247,7 +248,9 @@ fn command(program: &Path, port: u16, vars: &[(&str, &str)]) -> Command {
 /// Starts the program with settings it must refuse: how it ended and what it said.
 pub async fn refuses_to_boot(vars: &[(&str, &str)]) -> (ExitStatus, String) {
     let port = free_port(); // so that a bad setting that is accepted does no harm
-    let mut dyno = Dyno::run(command(&program(), port, vars), port);
+    let number = port.to_string();
+    let vars = [&[("PORT", &*number)], vars].concat();
+    let mut dyno = Dyno::run(command(&program(), &vars), port);
     let status = dyno.exit(PATIENCE).await;
     (status, dyno.log())
 }
