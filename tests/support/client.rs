@@ -21,7 +21,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{
     CloseFrame, WebSocketConfig, frame::coding::CloseCode,
 };
-use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes, error::ProtocolError};
+use tokio_tungstenite::tungstenite::{Error, Message, error::ProtocolError};
 
 pub type Socket = WebSocketStream<TcpStream>;
 
@@ -704,7 +704,10 @@ async fn read(mut incoming: SplitStream<Socket>, journal: watch::Sender<Journal>
     let mut closed = false;
     loop {
         let heard = match incoming.next().await {
-            Some(Ok(Message::Text(text))) => frame_of(&text),
+            Some(Ok(Message::Text(text))) => match serde_json::from_str(&text) {
+                Ok(frame @ Value::Object(_)) => Heard::Frame(frame),
+                _ => Heard::Broken(format!("not a JSON object: {text}")),
+            },
             Some(Ok(Message::Ping(_))) => Heard::Ping,
             Some(Ok(Message::Pong(payload))) => Heard::Pong(payload.to_vec()),
             Some(Ok(Message::Close(close))) => {
@@ -726,13 +729,6 @@ async fn read(mut incoming: SplitStream<Socket>, journal: watch::Sender<Journal>
         if ended {
             return;
         }
-    }
-}
-
-fn frame_of(text: &Utf8Bytes) -> Heard {
-    match serde_json::from_str(text) {
-        Ok(frame @ Value::Object(_)) => Heard::Frame(frame),
-        _ => Heard::Broken(format!("not a JSON object: {text}")),
     }
 }
 
