@@ -2,39 +2,46 @@
 //! limit of connections for each address. If a proxy is not installed, its test prints that and passes.
 
 use crate::support::facts::{MAX_PER_ADDRESS, SILENCE};
-use crate::support::raw::{Answer, head, http, upgrade_head};
-use crate::support::{
-    Client, Dyno, PATIENCE, Raw, bound_to_us, cid, client, eventually, free_port, token,
-};
-use serde_json::Value;
+use crate::support::raw::{head, http, upgrade_head};
+use crate::support::{Client, Dyno, Front, PATIENCE, Raw, check, cid, client, eventually, token};
+use serde_json::{Value, json};
 use std::fs;
-use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-use tempfile::TempDir;
-use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A proxy in front of one dyno.
-struct Proxy {
-    child: Child,
-    addr: SocketAddr,
-    /// Holds its configuration.
-    dir: TempDir,
+/// Runs a block of nginx's configuration alone, with all its files in `{dir}`.
+const NGINX: &str = "
+daemon off;
+master_process off;
+pid {dir}/pid;
+error_log stderr;
+events {}
+http {
+    access_log off;
+    client_body_temp_path {dir};
+    proxy_temp_path {dir};
+    fastcgi_temp_path {dir};
+    uwsgi_temp_path {dir};
+    scgi_temp_path {dir};
+    {block}
 }
+";
 
-/// The block of this language in the document.
-fn documented(language: &str) -> String {
+/// The document's block of a program, without the lines that contain one of these words.
+fn documented(program: &str, left_out: &[&str]) -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/PROXIES.md");
     let text = fs::read_to_string(path).expect("the document");
-    let begin = format!("\n```{language}\n");
-    let blocks = text.split(&begin).skip(1);
-    let blocks: Vec<_> = blocks.filter_map(|rest| rest.split("```").next()).collect();
-    assert_eq!(blocks.len(), 1, "one block of {language}");
-    blocks[0].to_string()
+    let parts: Vec<_> = text.split(&format!("\n```{program}\n")).collect();
+    assert_eq!(parts.len(), 2, "one block of {program}");
+    let block = parts[1].split("```").next().unwrap_or_default();
+    for word in left_out {
+        assert!(block.contains(word), "{word} in:\n{block}");
+    }
+    let kept = |line: &&str| !left_out.iter().any(|word| line.contains(word));
+    block.lines().filter(kept).collect::<Vec<_>>().join("\n") + "\n"
 }
 
 /// Replaces what stands in the text exactly once.
@@ -43,169 +50,55 @@ fn replaced(text: &str, old: &str, new: &str) -> String {
     text.replace(old, new)
 }
 
-/// The lines without those that contain one of these words; each is in the text.
-fn without(text: &str, words: &[&str]) -> String {
-    for word in words {
-        assert!(text.contains(word), "{word} in:\n{text}");
-    }
-    let lines = text.lines();
-    let kept = lines.filter(|line| !words.iter().any(|word| line.contains(word)));
-    kept.map(|line| format!("{line}\n")).collect()
-}
-
-impl Proxy {
-    /// nginx with the documented block, perhaps changed.
-    async fn nginx(dyno: &Dyno, change: fn(&str) -> String) -> Option<Proxy> {
-        Proxy::start("nginx", "nginx", change, |block, dir, port| {
-            let block = replaced(block, "listen 80;", &format!("listen 127.0.0.1:{port};"));
-            let block = to_dyno(&block, dyno);
-            let temp = "client_body proxy fastcgi uwsgi scgi".split(' ');
-            let temp: String = temp
-                .map(|name| format!("{name}_temp_path {dir};\n"))
-                .collect();
-            let config = format!(
-                "daemon off;\nmaster_process off;\npid {dir}/pid;\nerror_log stderr;\nevents {{}}\n\
-                 http {{\naccess_log off;\n{temp}{block}}}\n"
-            );
-            let args = ["-e", "stderr", "-c"].map(String::from).to_vec();
-            (config, args)
-        })
-        .await
-    }
-
-    async fn caddy(dyno: &Dyno) -> Option<Proxy> {
-        Proxy::start("caddy", "caddy", str::to_string, |block, _, port| {
-            let site = format!("http://127.0.0.1:{port}");
-            let block = replaced(block, "chat.example.com", &site);
-            let block = to_dyno(&block, dyno);
-            let config = format!("{{\nadmin off\n}}\n{block}");
-            let args = ["run", "--adapter", "caddyfile", "--config"];
-            (config, args.map(String::from).to_vec())
-        })
-        .await
-    }
-
-    async fn haproxy(dyno: &Dyno) -> Option<Proxy> {
-        Proxy::start("haproxy", "haproxy", str::to_string, |block, _, port| {
-            let block = replaced(block, "bind :80", &format!("bind 127.0.0.1:{port}"));
-            let block = to_dyno(&block, dyno);
-            (block, ["-db", "-f"].map(String::from).to_vec())
-        })
-        .await
-    }
-
-    /// `None` if it is not installed. `configure` makes the configuration and the arguments before its path.
-    async fn start(
-        program: &str,
-        language: &str,
-        change: fn(&str) -> String,
-        configure: impl Fn(&str, &str, u16) -> (String, Vec<String>),
-    ) -> Option<Proxy> {
-        let block = change(&documented(language));
-        for attempt in 1.. {
-            let dir = TempDir::with_prefix("dynochat-proxy-").expect("a temporary directory");
-            let port = free_port();
-            let (config, args) = configure(&block, &dir.path().display().to_string(), port);
-            let path = dir.path().join("config");
-            fs::write(&path, &config).expect("a file can be written");
-            let log = fs::File::create(dir.path().join("log")).expect("a log file");
-            let spawned = bound_to_us(&mut Command::new(program))
-                .args(args)
-                .arg(&path)
-                .env("HOME", dir.path()) // Caddy keeps files there
-                .stdin(Stdio::null())
-                .stdout(log.try_clone().expect("one file for both streams"))
-                .stderr(log)
-                .spawn();
-            let child = match spawned {
-                Ok(child) => child,
-                Err(e) if e.kind() == ErrorKind::NotFound => {
-                    println!("left out: {program} is not installed");
-                    return None;
-                }
-                Err(e) => panic!("{program} could not be started: {e}"),
-            };
-            let addr = (Ipv4Addr::LOCALHOST, port).into();
-            let mut proxy = Proxy { child, addr, dir };
-            match proxy.listens().await {
-                Ok(()) => return Some(proxy),
-                Err(why) if attempt == 3 => panic!("{program}: {why}\n{}\n{config}", proxy.log()),
-                Err(_) => {} // most likely another process took the port in between
+/// A documented proxy in front of a dyno, without the lines that contain one of these words. `None` if it is not installed.
+async fn proxy(program: &str, dyno: &Dyno, left_out: &[&str]) -> Option<Front> {
+    let block = documented(program, left_out);
+    let block = &replaced(&block, "127.0.0.1:3000", &dyno.host());
+    let args: &[&str] = match program {
+        "nginx" => &["-e", "stderr", "-c"],
+        "caddy" => &["run", "--adapter", "caddyfile", "--config"],
+        _ => &["-db", "-f"],
+    };
+    let front = Front::start(program, args, |port, _, dir| {
+        let addr = format!("127.0.0.1:{port}");
+        match program {
+            "nginx" => {
+                let block = replaced(block, "listen 80;", &format!("listen {addr};"));
+                let config = NGINX.replace("{dir}", &dir.display().to_string());
+                config.replace("{block}", &block)
             }
-        }
-        unreachable!("the loop ends by returning or panicking")
-    }
-
-    async fn listens(&mut self) -> Result<(), String> {
-        eventually("the proxy listens or ends", 3 * PATIENCE, async || {
-            if let Some(status) = self.child.try_wait().expect("it can be waited for") {
-                return Ok(Err(format!("it ended with {status}")));
+            "caddy" => {
+                let block = replaced(block, "chat.example.com", &format!("http://{addr}"));
+                format!("{{\nadmin off\n}}\n{block}")
             }
-            TcpStream::connect(self.addr).await.map(|_| Ok(()))
-        })
-        .await
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
-    }
-
-    /// The value of `Host` that a browser sends.
-    fn host(&self) -> String {
-        self.addr.to_string()
-    }
-
-    /// Asks for a WebSocket as a browser does, from the page of this proxy.
-    async fn asks_for_websocket(&self) -> Raw {
-        let origin = format!("Origin: http://{}", self.addr);
-        let request = upgrade_head(&self.host(), &[&origin]);
-        Raw::request(self.addr, request).await
-    }
-
-    /// The same, for a proxy with a mistake in it: the status.
-    async fn refuses_websocket(&self) -> u16 {
-        let mut raw = self.asks_for_websocket().await;
-        let (answer, _) = raw.rest(SECOND).await; // nginx keeps the connection open
-        let answer = String::from_utf8_lossy(&answer);
-        let status = answer
-            .split(' ')
-            .nth(1)
-            .and_then(|status| status.parse().ok());
-        status.unwrap_or_else(|| panic!("no status in {answer:?}"))
-    }
-
-    /// The page; the proxy must pass on its headers.
-    async fn page(&self) -> Answer {
-        let page = http(
-            self.addr,
-            &head("GET /", &self.host(), &["Connection: close"]),
-        )
-        .await;
-        assert_eq!(page.status, 200, "{}", page.text());
-        page
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        let _ = self.child.kill(); // it may have ended before
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("--- log of the proxy\n{}---", self.log());
+            _ => replaced(block, "bind :80", &format!("bind {addr}")),
         }
+    });
+    let front = front.await;
+    if front.is_none() {
+        println!("left out: {program} is not installed");
     }
+    front
 }
 
-fn to_dyno(block: &str, dyno: &Dyno) -> String {
-    replaced(block, "127.0.0.1:3000", &dyno.host())
+/// Asks for a WebSocket as a browser does, from the page of this proxy.
+async fn asks_for_websocket(proxy: &Front) -> Raw {
+    let origin = format!("Origin: http://{}", proxy.addr);
+    Raw::request(proxy.addr, upgrade_head(&proxy.host(), &[&origin])).await
 }
 
-/// Two people chat through a proxy, and again after a minute of silence. No visitor can choose its address.
-async fn a_chat_passes(dyno: &Dyno, proxy: &Proxy) {
-    proxy.asks_for_websocket().await.switched().await;
-    is_empty(dyno).await;
-    let policy = proxy.page().await;
-    let policy = policy.expect_header("Content-Security-Policy");
+/// Two people chat through a documented proxy, and again after a minute of silence. No visitor can choose its address.
+async fn a_chat_passes(program: &str) {
+    let dyno = Dyno::start(&[("MAX_PER_ADDRESS", "2")]).await;
+    let Some(proxy) = proxy(program, &dyno, &[]).await else {
+        return;
+    };
+    asks_for_websocket(&proxy).await.switched().await;
+    is_empty(&dyno).await;
+    let request = head("GET /", &proxy.host(), &["Connection: close"]);
+    let page = http(proxy.addr, &request).await;
+    assert_eq!(page.status, 200, "{}", page.text());
+    let policy = page.expect_header("Content-Security-Policy");
     assert!(policy.contains(&proxy.host()), "{policy}");
 
     let mut hanako = Client::connect(proxy.addr).await;
@@ -216,8 +109,7 @@ async fn a_chat_passes(dyno: &Dyno, proxy: &Proxy) {
     taro.hears("before").await;
 
     // A third connection from this machine is one too many, whatever address it claims.
-    let claim = "X-Forwarded-For: 203.0.113.9";
-    let request = upgrade_head(&proxy.host(), &[claim]);
+    let request = upgrade_head(&proxy.host(), &[&forwarded("203.0.113.9")]);
     let mut jiro = Raw::request(proxy.addr, request).await;
     jiro.switched().await;
     assert_eq!(jiro.json().await["code"], "busy");
@@ -234,89 +126,70 @@ async fn a_chat_passes(dyno: &Dyno, proxy: &Proxy) {
 
 /// Waits until the dyno has counted off every connection.
 async fn is_empty(dyno: &Dyno) {
-    eventually("no connection is left", PATIENCE, async || {
-        let health = http(dyno.addr(), &head("GET /healthz", "a", &[])).await;
-        match health.text().contains("\"connections\":0") {
-            true => Ok(()),
-            false => Err(health.text().to_string()),
-        }
-    })
-    .await;
-}
-
-/// A dyno that lets each address have two connections.
-async fn for_two() -> Dyno {
-    Dyno::start(&[("MAX_PER_ADDRESS", "2")]).await
+    let connections = async || dyno.health().await["connections"].clone();
+    check::becomes("connections", PATIENCE, json!(0), connections).await;
 }
 
 #[tokio::test]
 async fn a_chat_passes_nginx_as_documented() {
-    let dyno = for_two().await;
-    if let Some(proxy) = Proxy::nginx(&dyno, str::to_string).await {
-        a_chat_passes(&dyno, &proxy).await;
-    }
+    a_chat_passes("nginx").await;
 }
 
 #[tokio::test]
 async fn a_chat_passes_caddy_as_documented() {
-    let dyno = for_two().await;
-    if let Some(proxy) = Proxy::caddy(&dyno).await {
-        a_chat_passes(&dyno, &proxy).await;
-    }
+    a_chat_passes("caddy").await;
 }
 
 #[tokio::test]
 async fn a_chat_passes_haproxy_as_documented() {
-    let dyno = for_two().await;
-    if let Some(proxy) = Proxy::haproxy(&dyno).await {
-        a_chat_passes(&dyno, &proxy).await;
-    }
+    a_chat_passes("haproxy").await;
 }
 
 #[tokio::test]
-async fn nginx_without_the_host_header_is_refused_and_the_log_says_why() {
-    let dyno = Dyno::start(&[]).await;
-    let change = |block: &str| without(block, &["proxy_set_header Host"]);
-    let Some(proxy) = Proxy::nginx(&dyno, change).await else {
-        return;
-    };
-    proxy.page().await;
-    for _ in 0..3 {
-        assert_eq!(proxy.refuses_websocket().await, 403);
+async fn nginx_without_a_documented_header_is_refused_and_the_log_says_why() {
+    for (left_out, status, hints) in [
+        (&["proxy_set_header Host"][..], 403, ["ALLOWED_ORIGINS", ""]),
+        (
+            &["$http_upgrade;", "$connection_upgrade;"],
+            426,
+            ["Upgrade", "Connection"],
+        ),
+    ] {
+        let dyno = Dyno::start(&[]).await;
+        let Some(proxy) = proxy("nginx", &dyno, left_out).await else {
+            return;
+        };
+        let request = head("GET /", &proxy.host(), &["Connection: close"]);
+        let page = http(proxy.addr, &request).await;
+        assert_eq!(page.status, 200, "{left_out:?}: {}", page.text());
+        for _ in 0..3 {
+            let mut refused = asks_for_websocket(&proxy).await;
+            let (answer, _) = refused.rest(SECOND).await; // nginx keeps the connection open
+            let answer = String::from_utf8_lossy(&answer);
+            let expected = format!("HTTP/1.1 {status} ");
+            assert!(answer.starts_with(&expected), "{left_out:?}: {answer}");
+        }
+        is_logged_once(&dyno, &hints).await;
+        if status == 403 {
+            let allowed = format!("http://{}", proxy.addr);
+            let (origin, host) = (
+                format!("origin=\"{allowed}\""),
+                format!("host=\"{}\"", dyno.host()),
+            );
+            is_logged_once(&dyno, &[&origin, &host]).await;
+            let dyno = Dyno::start(&[("ALLOWED_ORIGINS", &allowed)]).await;
+            let request = upgrade_head(&dyno.host(), &[&format!("Origin: {allowed}")]);
+            Raw::request(dyno.addr(), request).await.switched().await;
+        }
     }
-    let origin = format!("origin=\"http://{}\"", proxy.addr);
-    let host = format!("host=\"{}\"", dyno.host());
-    is_logged_once(&dyno, &[&origin, &host, "ALLOWED_ORIGINS"]).await;
-
-    let allowed = format!("http://{}", proxy.addr);
-    let dyno = Dyno::start(&[("ALLOWED_ORIGINS", &allowed)]).await;
-    let request = upgrade_head(&dyno.host(), &[&format!("Origin: {allowed}")]);
-    Raw::request(dyno.addr(), request).await.switched().await;
-}
-
-#[tokio::test]
-async fn nginx_without_the_upgrade_headers_is_refused_and_the_log_says_why() {
-    let dyno = Dyno::start(&[]).await;
-    let change = |block: &str| without(block, &["$http_upgrade;", "$connection_upgrade;"]);
-    let Some(proxy) = Proxy::nginx(&dyno, change).await else {
-        return;
-    };
-    proxy.page().await;
-    for _ in 0..3 {
-        assert_eq!(proxy.refuses_websocket().await, 426);
-    }
-    is_logged_once(&dyno, &["Upgrade", "Connection"]).await;
 }
 
 /// The log has one warning, and it contains these words.
 async fn is_logged_once(dyno: &Dyno, words: &[&str]) {
     let log = eventually("a warning", PATIENCE, async || {
         let log = dyno.log();
-        if log.contains("WARN") {
-            Ok(log)
-        } else {
-            Err(log)
-        }
+        let warns = log.contains("WARN");
+        if warns { Ok(log) } else { Err(log) }
     })
     .await;
     let warnings: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
@@ -328,25 +201,30 @@ async fn is_logged_once(dyno: &Dyno, words: &[&str]) {
 
 // ---- connections of one address
 
+fn forwarded(addresses: &str) -> String {
+    format!("X-Forwarded-For: {addresses}")
+}
+
 /// Upgrades with these headers and asks to join: the socket and the answer.
-async fn asks_to_join(addr: SocketAddr, name: &str, headers: &[&str]) -> (Raw, Value) {
+async fn asks_to_join(addr: SocketAddr, headers: &[&str]) -> (Raw, Value) {
     let mut raw = Raw::request(addr, upgrade_head("chat.example", headers)).await;
     raw.switched().await;
-    raw.send_json(client::join_frame("lobby", name, &token(), None))
-        .await;
+    let join = client::join_frame("lobby", &cid(), &token(), None);
+    raw.send_json(join).await;
     let answer = raw.json().await;
     (raw, answer)
 }
 
-fn forwarded(address: &str) -> String {
-    format!("X-Forwarded-For: {address}")
+async fn joins(addr: SocketAddr, headers: &[&str]) -> Raw {
+    let (raw, answer) = asks_to_join(addr, headers).await;
+    assert_eq!(answer["kind"], "welcome", "{headers:?}: {answer}");
+    raw
 }
 
 /// Whether these two requests count as from one address, for a dyno that lets each have one connection.
 async fn count_as_one(dyno: &Dyno, addr: SocketAddr, headers: [&[&str]; 2]) -> bool {
-    let (first, welcome) = asks_to_join(addr, &cid(), headers[0]).await;
-    assert_eq!(welcome["kind"], "welcome", "{headers:?}: {welcome}");
-    let (mut second, answer) = asks_to_join(addr, &cid(), headers[1]).await;
+    let first = joins(addr, headers[0]).await;
+    let (mut second, answer) = asks_to_join(addr, headers[1]).await;
     let refused = answer["kind"] == "error";
     if refused {
         assert_eq!(answer["code"], "busy");
@@ -365,38 +243,30 @@ async fn where_the_platform_sets_dyno_an_address_has_a_hundred_connections_and_e
     let dyno = Dyno::start(&[("DYNO", "web.1")]).await;
     let school = forwarded("198.51.100.9, 203.0.113.7");
     let mut class = vec![];
-    for n in 0..MAX_PER_ADDRESS {
-        let (pupil, welcome) = asks_to_join(dyno.addr(), &format!("n{n}"), &[&school]).await;
-        assert_eq!(welcome["kind"], "welcome", "{n}: {welcome}");
-        class.push(pupil);
+    for _ in 0..MAX_PER_ADDRESS {
+        class.push(joins(dyno.addr(), &[&school]).await);
     }
     for claim in ["", "192.0.2.1, ", "203.0.113.8,"] {
         let school = forwarded(&format!("{claim}203.0.113.7"));
-        let (mut late, answer) = asks_to_join(dyno.addr(), "late", &[&school]).await;
+        let (mut late, answer) = asks_to_join(dyno.addr(), &[&school]).await;
         assert_eq!(answer["code"], "busy", "{answer}");
         assert_eq!(late.closed(PATIENCE).await.0, 1013);
     }
     is_logged_once(&dyno, &["203.0.113.7", "MAX_PER_ADDRESS=100"]).await;
-    let elsewhere = forwarded("203.0.113.7, 198.51.100.9");
-    let (_other, welcome) = asks_to_join(dyno.addr(), "other", &[&elsewhere]).await;
-    assert_eq!(welcome["kind"], "welcome", "another address: {welcome}");
+    let _other = joins(dyno.addr(), &[&forwarded("203.0.113.7, 198.51.100.9")]).await;
     class.pop();
     eventually("a place is free again", PATIENCE, async || {
-        let (_, answer) = asks_to_join(dyno.addr(), "next", &[&school]).await;
-        match answer["kind"] == "welcome" {
-            true => Ok(()),
-            false => Err(answer),
-        }
+        let (_, answer) = asks_to_join(dyno.addr(), &[&school]).await;
+        let free = answer["kind"] == "welcome";
+        free.then_some(()).ok_or(answer)
     })
     .await;
 
     for vars in [&[][..], &[("DYNO", "web.1"), ("MAX_PER_ADDRESS", "0")]] {
         let dyno = Dyno::start(vars).await;
         let mut all = vec![];
-        for n in 0..=MAX_PER_ADDRESS {
-            let (raw, welcome) = asks_to_join(dyno.addr(), &format!("n{n}"), &[&school]).await;
-            assert_eq!(welcome["kind"], "welcome", "{n}: {welcome}");
-            all.push(raw);
+        for _ in 0..=MAX_PER_ADDRESS {
+            all.push(joins(dyno.addr(), &[&school]).await);
         }
     }
 }

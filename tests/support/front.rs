@@ -1,17 +1,20 @@
-//! The platform's router: HAProxy with `bin/router.cfg`, in front of two dynos. Also a proxy that changes requests.
+//! Proxies before dynos: the platform's router, which is HAProxy with `bin/router.cfg`; HAProxy that changes requests; and
+//! any other program.
 
 use super::{PATIENCE, bound_to_us, eventually, free_port};
-use std::fs;
+use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use tempfile::NamedTempFile;
+use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 pub struct Front {
     child: Child,
     pub addr: SocketAddr,
+    /// Holds its configuration and the file `log`.
+    dir: TempDir,
 }
 
 /// The configuration of a proxy that does `{rule}` to each request.
@@ -30,27 +33,54 @@ listen dyno
 impl Front {
     /// In front of these two servers, which may be the same one.
     pub async fn before(servers: [SocketAddr; 2]) -> Front {
-        let config = concat!(env!("CARGO_MANIFEST_DIR"), "/bin/router.cfg");
-        Front::start(config.as_ref(), servers).await
+        Front::haproxy(include_str!("../../bin/router.cfg"), servers).await
     }
 
     /// Before one server; `rule` is one of HAProxy's for requests.
     pub async fn with_rule(rule: &str, server: SocketAddr) -> Front {
-        let config = NamedTempFile::with_prefix("dynochat-").expect("a temporary file");
-        fs::write(config.path(), SPOILS.replace("{rule}", rule)).expect("it can be written");
-        Front::start(config.path(), [server, server]).await // it reads the file once
+        Front::haproxy(&SPOILS.replace("{rule}", rule), [server, server]).await
     }
 
-    async fn start(config: &Path, servers: [SocketAddr; 2]) -> Front {
+    async fn haproxy(config: &str, [one, two]: [SocketAddr; 2]) -> Front {
+        let ports = |port: u16| [("PORT", port), ("ONE", one.port()), ("TWO", two.port())];
+        let front = Front::start("haproxy", &["-db", "-f"], |port, haproxy, _| {
+            haproxy.envs(ports(port).map(|(name, port)| (name, port.to_string())));
+            config.to_owned()
+        });
+        let front = front.await;
+        front.expect("haproxy is missing: install the Debian package haproxy")
+    }
+
+    /// Starts a program with these arguments and the path of its configuration. `configure` makes the configuration, for a
+    /// port and a directory, and may set variables. `None` if the program is not installed.
+    pub async fn start(
+        program: &str,
+        args: &[&str],
+        configure: impl Fn(u16, &mut Command, &Path) -> String,
+    ) -> Option<Front> {
         for attempt in 1.. {
-            let port = free_port();
-            let mut front = Front {
-                child: spawn(config, port, servers),
-                addr: (Ipv4Addr::LOCALHOST, port).into(),
+            let dir = TempDir::with_prefix("dynochat-proxy-").expect("a temporary directory");
+            let (port, path) = (free_port(), dir.path().join("config"));
+            let mut command = Command::new(program);
+            let config = configure(port, &mut command, dir.path());
+            fs::write(&path, &config).expect("a file can be written");
+            let log = File::create(dir.path().join("log")).expect("a log file");
+            let spawned = bound_to_us(command.args(args).arg(path))
+                .env("HOME", dir.path()) // Caddy keeps files there
+                .stdin(Stdio::null())
+                .stdout(log.try_clone().expect("one file for both streams"))
+                .stderr(log)
+                .spawn();
+            let child = match spawned {
+                Ok(child) => child,
+                Err(e) if e.kind() == ErrorKind::NotFound => return None,
+                Err(e) => panic!("{program} could not be started: {e}"),
             };
+            let addr = (Ipv4Addr::LOCALHOST, port).into();
+            let mut front = Front { child, addr, dir };
             match front.listens().await {
-                Ok(()) => return front,
-                Err(why) if attempt == 3 => panic!("haproxy did not start: {why}"),
+                Ok(()) => return Some(front),
+                Err(why) if attempt == 3 => panic!("{program}: {why}\n{config}"),
                 Err(_) => {} // most likely another process took the port in between
             }
         }
@@ -58,8 +88,8 @@ impl Front {
     }
 
     async fn listens(&mut self) -> Result<(), String> {
-        eventually("haproxy listens or ends", 3 * PATIENCE, async || {
-            if let Some(status) = self.child.try_wait().expect("haproxy can be waited for") {
+        eventually("the proxy listens or ends", 3 * PATIENCE, async || {
+            if let Some(status) = self.child.try_wait().expect("it can be waited for") {
                 return Ok(Err(format!("it ended with {status}")));
             }
             TcpStream::connect(self.addr).await.map(|_| Ok(()))
@@ -77,22 +107,9 @@ impl Drop for Front {
     fn drop(&mut self) {
         let _ = self.child.kill(); // it may have ended before
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.dir.path().join("log"));
+            eprintln!("--- log of the proxy\n{}---", log.unwrap_or_default());
+        }
     }
-}
-
-fn spawn(config: &Path, port: u16, servers: [SocketAddr; 2]) -> Child {
-    bound_to_us(&mut Command::new("haproxy"))
-        .args(["-db", "-f"])
-        .arg(config)
-        .env("PORT", port.to_string())
-        .env("ONE", servers[0].port().to_string())
-        .env("TWO", servers[1].port().to_string())
-        .stdin(Stdio::null())
-        .spawn()
-        .unwrap_or_else(|e| match e.kind() {
-            ErrorKind::NotFound => {
-                panic!("haproxy is missing: install the Debian package haproxy")
-            }
-            _ => panic!("haproxy could not be started: {e}"),
-        })
 }
