@@ -22,14 +22,19 @@ pub enum Flow {
     Cut,
 }
 
-/// Bytes that the proxy replaces by others of the same length, in both directions.
-type Replacement = Option<(String, String)>;
+#[derive(Clone)]
+struct Rules {
+    flow: Flow,
+    /// Where new connections lead, and how much later each of their bytes arrives.
+    target: SocketAddr,
+    latency: Duration,
+    /// Text that is replaced by another of the same length, in both directions.
+    replaced: Option<(String, String)>,
+}
 
 pub struct Proxy {
     pub addr: SocketAddr,
-    flow: watch::Sender<Flow>,
-    /// Where new connections lead, and how much later each of their bytes arrives.
-    route: watch::Sender<(SocketAddr, Duration)>,
+    rules: watch::Sender<Rules>,
     accepting: JoinHandle<()>,
 }
 
@@ -38,29 +43,24 @@ impl Proxy {
         Proxy::start(target, None).await
     }
 
-    async fn start(target: SocketAddr, replacement: Replacement) -> Proxy {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .await
-            .expect("a port for the proxy");
+    async fn start(target: SocketAddr, replaced: Option<(String, String)>) -> Proxy {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+        let listener = listener.expect("a port for the proxy");
         let addr = listener.local_addr().expect("a bound listener");
-        let (flow, seen) = watch::channel(Flow::Through);
-        let (route, now) = watch::channel((target, Duration::ZERO));
+        let (rules, now) = watch::channel(Rules {
+            flow: Flow::Through,
+            target,
+            latency: Duration::ZERO,
+            replaced,
+        });
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let (target, latency) = *now.borrow();
-                tokio::spawn(connection(
-                    client,
-                    target,
-                    latency,
-                    seen.clone(),
-                    replacement.clone(),
-                ));
+                tokio::spawn(connection(client, now.clone()));
             }
         });
         Proxy {
             addr,
-            flow,
-            route,
+            rules,
             accepting,
         }
     }
@@ -72,8 +72,8 @@ impl Proxy {
     /// Before a Redis, with this text replaced by another of the same length, in both directions.
     pub async fn to_redis_replacing(redis: &super::Redis, text: &str, by: &str) -> Proxy {
         assert_eq!(text.len(), by.len());
-        let replacement = Some((text.to_owned(), by.to_owned()));
-        Proxy::start((Ipv4Addr::LOCALHOST, redis.port).into(), replacement).await
+        let replaced = Some((text.to_owned(), by.to_owned()));
+        Proxy::start((Ipv4Addr::LOCALHOST, redis.port).into(), replaced).await
     }
 
     pub fn redis_url(&self) -> String {
@@ -82,11 +82,12 @@ impl Proxy {
 
     /// Leads new connections to another target, and each of their bytes comes that much later. Those that are open stay.
     pub fn lead_to(&self, target: SocketAddr, latency: Duration) {
-        self.route.send_replace((target, latency));
+        self.rules
+            .send_modify(|rules| (rules.target, rules.latency) = (target, latency));
     }
 
     pub fn set(&self, flow: Flow) {
-        self.flow.send_replace(flow);
+        self.rules.send_modify(|rules| rules.flow = flow);
     }
 }
 
@@ -97,62 +98,46 @@ impl Drop for Proxy {
     }
 }
 
-async fn connection(
-    client: TcpStream,
-    target: SocketAddr,
-    latency: Duration,
-    mut flow: watch::Receiver<Flow>,
-    replacement: Replacement,
-) {
-    if *flow.borrow() == Flow::Cut {
+async fn connection(client: TcpStream, mut rules: watch::Receiver<Rules>) {
+    let at_first = rules.borrow().clone();
+    if at_first.flow == Flow::Cut {
         return;
     }
-    let Ok(server) = TcpStream::connect(target).await else {
+    let Ok(server) = TcpStream::connect(at_first.target).await else {
         return;
     };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let forth = pump(
-        from_client,
-        to_server,
-        latency,
-        flow.clone(),
-        replacement.clone(),
-        |flow| flow != Flow::Swallow,
-    );
-    let back = pump(
-        from_server,
-        to_client,
-        latency,
-        flow.clone(),
-        replacement,
-        |flow| flow == Flow::Through,
-    );
+    let now = rules.clone();
+    let forth = pump(from_client, to_server, &at_first, || {
+        now.borrow().flow != Flow::Swallow
+    });
+    let back = pump(from_server, to_client, &at_first, || {
+        now.borrow().flow == Flow::Through
+    });
     tokio::select! {
         _ = forth => {}
         _ = back => {}
-        _ = flow.wait_for(|flow| *flow == Flow::Cut) => {}
+        _ = rules.wait_for(|rules| rules.flow == Flow::Cut) => {}
     }
 }
 
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    latency: Duration,
-    flow: watch::Receiver<Flow>,
-    replacement: Replacement,
-    passes: fn(Flow) -> bool,
+    rules: &Rules,
+    passes: impl Fn() -> bool,
 ) {
     let mut bytes = vec![0; 16 * 1024];
     // A byte stream cannot go on when bytes are missing: after dropping some, this connection drops everything.
     let mut dropped = false;
     while let Ok(n @ 1..) = from.read(&mut bytes).await {
-        if !latency.is_zero() {
-            sleep(latency).await;
+        if !rules.latency.is_zero() {
+            sleep(rules.latency).await;
         }
-        dropped |= !passes(*flow.borrow());
-        if let Some((text, by)) = &replacement {
+        dropped |= !passes();
+        if let Some((text, by)) = &rules.replaced {
             replace(&mut bytes[..n], text.as_bytes(), by.as_bytes());
         }
         if !dropped && to.write_all(&bytes[..n]).await.is_err() {
