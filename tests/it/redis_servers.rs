@@ -1,5 +1,5 @@
 //! Redis servers that are not what the program expects: shared with another app, too old, without a command or a right,
-//! read-only after a failover, with a clock that steps back, short of memory.
+//! read-only after a failover, short of memory.
 
 use std::time::{Duration, Instant};
 
@@ -7,49 +7,59 @@ use futures_util::future::join_all;
 use tokio::time::sleep;
 
 use crate::support::client::join_frame;
-use crate::support::facts::{
-    GONE, HISTORY_BYTES, LEASE, NEWCOMER, REDIS_KNOWN_WITHIN, names_key, owners_key, stream_key,
-};
+use crate::support::facts::{HISTORY_BYTES, NEWCOMER, REDIS_KNOWN_WITHIN, stream_key};
 use crate::support::proxy::Proxy;
 use crate::support::{
-    Client, Dyno, PATIENCE, Redis, TALKATIVE, check, cid, eventually, heavy, token,
+    Client, Dyno, PATIENCE, Redis, TALKATIVE, check, cid, eventually, free_port, heavy, token,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 const NEEDED: &str = "Redis or Valkey 7.0 or newer is needed";
 
-/// A dyno that does not get its Redis, after several attempts to connect. Its page is told.
-async fn dyno_without_redis(url: &str) -> (Dyno, Client) {
-    let dyno = Dyno::start(&[("REDIS_URL", url)]).await;
+/// A dyno that does not get its Redis, after several attempts to connect. Its log says why in one line, with these words;
+/// its page is told, and cannot join.
+async fn never_up(what: &str, url: &str, vars: &[(&str, &str)], words: &[&str]) -> (Dyno, Client) {
+    let dyno = Dyno::start(&[&[("REDIS_URL", url)], vars].concat()).await;
     let mut hanako = dyno.connect().await;
     hanako.expect_redis("down", PATIENCE).await;
+    hanako
+        .send(join_frame("lobby", "hanako", &token(), None))
+        .await;
+    hanako.expect_busy().await;
     eventually("the log says why", 2 * PATIENCE, async || {
         let log = dyno.log();
-        match log.contains("redis=down") {
-            true => Ok(()),
-            false => Err(log),
-        }
+        let says_why = log.contains("redis=down");
+        says_why.then_some(()).ok_or(log)
     })
     .await;
     sleep(3 * SECOND).await;
     let log = dyno.log();
-    assert!(!log.contains("redis=up"), "{log}");
+    assert!(!log.contains("redis=up"), "{what}: {log}");
+    let lines: Vec<&str> = log.lines().filter(|l| l.contains("redis=down")).collect();
+    assert_eq!(lines.len(), 1, "{what}: logged once: {log}");
+    for word in words {
+        assert!(lines[0].contains(word), "{what}: {word:?} in: {log}");
+    }
+    let too_old = words.contains(&NEEDED);
+    assert_eq!(lines[0].contains(NEEDED), too_old, "{what}: {log}");
     (dyno, hanako)
 }
 
-/// The one line of the log about a Redis that is down.
-fn down_line(dyno: &Dyno) -> String {
-    let log = dyno.log();
-    let lines: Vec<&str> = log.lines().filter(|l| l.contains("redis=down")).collect();
-    assert_eq!(lines.len(), 1, "logged once: {log}");
-    lines[0].to_owned()
+/// Waits until a command's answer contains this text.
+async fn says(redis: &Redis, command: &[&str], text: &str) {
+    eventually(text, 3 * PATIENCE, async || {
+        let answer: String = redis.cmd(command);
+        let found = answer.contains(text);
+        found.then_some(()).ok_or(answer)
+    })
+    .await;
 }
 
-/// The keys of rooms, without those of the readiness check.
-fn room_keys(redis: &Redis) -> Vec<String> {
+/// No room has a key; the readiness check has.
+fn no_room_is_in(redis: &Redis) {
     let mut keys: Vec<String> = redis.cmd(&["KEYS", "*"]);
     keys.retain(|key| !key.starts_with("chat:{!}"));
-    keys
+    assert_eq!(keys, [""; 0]);
 }
 
 // ---- another app on the same Redis
@@ -89,7 +99,7 @@ async fn two_apps_on_two_databases_of_one_redis_do_not_hear_each_other() {
     }
 }
 
-// ---- too old
+// ---- never up
 
 /// A server older than 7.0, if `OLD_REDIS_SERVER` names one.
 #[tokio::test]
@@ -98,306 +108,249 @@ async fn redis_6_is_never_up_and_the_log_says_which_version_is_needed() {
         return println!("skipped: OLD_REDIS_SERVER names no program");
     };
     let redis = Redis::start_program(&program, &[]).await;
-    let (dyno, _hanako) = dyno_without_redis(&redis.url()).await;
-    let line = down_line(&dyno);
-    assert!(line.contains(NEEDED), "{line}");
-    assert!(line.contains("version 6."), "{line}");
+    never_up("Redis 6", &redis.url(), &[], &[NEEDED, "version 6."]).await;
     assert_eq!(redis.cmd::<Vec<String>>(&["KEYS", "*"]), [""; 0]);
 }
 
 #[tokio::test]
-async fn a_redis_that_calls_itself_6_is_never_up_and_the_log_says_which_version_is_needed() {
+async fn an_unusable_redis_is_never_up_and_the_log_says_why() {
     let redis = Redis::start(&[]).await;
     let info: String = redis.cmd(&["INFO", "server"]);
     let version = info.split_once("redis_version:").expect("a version").1;
-    let version = format!(
-        "redis_version:{}.",
-        version.split('.').next().expect("a number")
-    );
-    let proxy = Proxy::to_redis_replacing(&redis, &version, "redis_version:6.").await;
-    let (dyno, _hanako) = dyno_without_redis(&proxy.redis_url()).await;
-    let line = down_line(&dyno);
-    assert!(line.contains(NEEDED), "{line}");
-    assert!(line.contains("version 6."), "{line}");
-}
-
-#[tokio::test]
-async fn a_redis_that_cannot_compile_the_scripts_is_never_up_and_the_log_says_so() {
-    let redis = Redis::start(&[]).await;
+    let major = version.split('.').next().expect("a number");
+    let version = format!("redis_version:{major}.");
+    let six = Proxy::to_redis_replacing(&redis, &version, "redis_version:6.").await;
     // A Redis before 7.0 answers `#!lua` as any Redis answers this.
-    let proxy = Proxy::to_redis_replacing(&redis, "#!lua", "#?lua").await;
-    let (dyno, _hanako) = dyno_without_redis(&proxy.redis_url()).await;
-    let line = down_line(&dyno);
-    assert!(line.contains(NEEDED), "{line}");
-    assert_eq!(room_keys(&redis), [""; 0]);
-}
-
-// ---- without a command or a right
-
-#[tokio::test]
-async fn a_redis_without_evalsha_is_never_up_and_the_log_names_the_command() {
-    let redis = Redis::start(&["--rename-command", "EVALSHA", ""]).await;
-    let (dyno, _hanako) = dyno_without_redis(&redis.url()).await;
-    let line = down_line(&dyno);
-    assert!(line.contains("unknown command 'EVALSHA'"), "{line}");
-    assert!(
-        !line.contains(NEEDED),
-        "the version is not the reason: {line}"
-    );
-}
-
-/// The rule for a user in the documents, with a password.
-fn documented_rule() -> Vec<String> {
-    let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/REDIS.md"))
-        .expect("the document");
-    let rule = document
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("ACL SETUSER chat "));
-    let rule = rule
-        .expect("the document has a rule")
-        .replace("PASSWORD", "secret");
-    rule.split(' ').map(str::to_owned).collect()
-}
-
-fn set_user(redis: &Redis, name: &str, rules: &[&str]) -> String {
-    redis.cmd::<String>(&[&["ACL", "SETUSER", name, "reset"], rules].concat());
-    format!("redis://{name}:secret@127.0.0.1:{}", redis.port)
-}
-
-#[tokio::test]
-async fn a_user_with_the_documented_rights_chats() {
-    let redis = Redis::start(&[]).await;
-    let rule = documented_rule();
-    let url = set_user(
-        &redis,
-        "chat",
-        &rule.iter().map(|r| &**r).collect::<Vec<_>>(),
-    );
-    for database in ["", "/1"] {
-        let url = format!("{url}{database}");
-        let a = Dyno::start_with_redis_at(&url, &[]).await;
-        let b = Dyno::start_with_redis_at(&url, &[]).await;
-        let mut hanako = a.join("lobby", "hanako").await;
-        let mut taro = b.join("lobby", "taro").await;
-        hanako.say("hello").await;
-        taro.hears("hello").await;
-        let hanako = hanako.reconnect(&b).await;
-        hanako.quit().await;
-        taro.expect_members(&["taro"]).await;
-        sleep(6 * SECOND).await; // a renewal later
-        for dyno in [&a, &b] {
-            let log = dyno.log();
-            let quiet = !log.contains("WARN") || log.matches("WARN").count() == 0;
-            assert!(quiet, "{log}");
-        }
+    let cannot_compile = Proxy::to_redis_replacing(&redis, "#!lua", "#?lua").await;
+    let no_evalsha = Redis::start(&["--rename-command", "EVALSHA", ""]).await;
+    let nodes = cluster(2).await;
+    let (tls, tls_url) = Redis::start_with_tls().await;
+    let no = &[][..];
+    let cluster = &["one Redis is needed, not a cluster"];
+    let verify = &[("REDIS_TLS_VERIFY", "true")];
+    let certificate = &["certificate", "REDIS_TLS_VERIFY"];
+    join_all([
+        never_up(
+            "calls itself 6",
+            &six.redis_url(),
+            no,
+            &[NEEDED, "version 6."],
+        ),
+        never_up("cannot compile", &cannot_compile.redis_url(), no, &[NEEDED]),
+        never_up(
+            "no EVALSHA",
+            &no_evalsha.url(),
+            no,
+            &["unknown command 'EVALSHA'"],
+        ),
+        never_up("first node of a cluster", &nodes[0].url(), no, cluster),
+        never_up("second node of a cluster", &nodes[1].url(), no, cluster),
+        never_up("self-signed certificate", &tls_url, no, certificate),
+        never_up("verified certificate", &tls_url, verify, certificate),
+    ])
+    .await;
+    for redis in [&redis, &no_evalsha, &nodes[0], &nodes[1], &tls] {
+        no_room_is_in(redis);
     }
-    let log: Vec<redis::Value> = redis.cmd(&["ACL", "LOG"]);
-    assert!(log.is_empty(), "nothing was denied: {log:?}");
 }
 
 /// Every command that the program sends or runs in a script.
 const COMMANDS: &str = "ping evalsha script|load subscribe unsubscribe publish time hset hget hlen hkeys hgetall hdel zadd \
                         zcard zrem zrangebyscore set get expire pexpire xadd xrange xrevrange xinfo|stream";
 
+fn set_user(redis: &Redis, name: &str, rules: &str) -> String {
+    let command = ["ACL", "SETUSER", name, "reset"];
+    let rules: Vec<&str> = rules.split(' ').collect();
+    redis.cmd::<String>(&[&command, &*rules].concat());
+    format!("redis://{name}:secret@127.0.0.1:{}", redis.port)
+}
+
 #[tokio::test]
 async fn a_right_that_is_missing_is_named_and_nothing_is_written() {
     let _turn = heavy(2).await;
     let redis = Redis::start(&[]).await;
-    let all = ["on", ">secret", "~*", "&*", "+@all"];
     let check = async |(n, command): (usize, &str)| {
-        let denied = format!("-{command}");
-        let url = set_user(
-            &redis,
-            &format!("user{n}"),
-            &[&all[..], &[&denied]].concat(),
-        );
-        let (dyno, _client) = dyno_without_redis(&url).await;
-        let line = down_line(&dyno);
-        assert!(line.contains(&format!("'{command}'")), "{command}: {line}");
-        assert!(
-            line.contains("hint=\"docs/REDIS.md names the rights"),
-            "{line}"
-        );
+        let rules = format!("on >secret ~* &* +@all -{command}");
+        let url = set_user(&redis, &format!("user{n}"), &rules);
+        let hint = "hint=\"docs/REDIS.md names the rights";
+        let words = [&*format!("'{command}'"), hint];
+        never_up(command, &url, &[], &words).await
     };
     join_all(COMMANDS.split_whitespace().enumerate().map(check)).await;
-    assert_eq!(room_keys(&redis), [""; 0]);
+    no_room_is_in(&redis);
 }
+
+// ---- up while it is usable
 
 #[tokio::test]
-async fn a_user_without_channels_is_never_up_and_takes_no_name() {
-    let redis = Redis::start(&[]).await;
-    let url = set_user(&redis, "chat", &["on", ">secret", "~*", "+@all"]);
-    let (dyno, mut hanako) = dyno_without_redis(&url).await;
-    let line = down_line(&dyno);
-    assert!(line.contains("channel"), "{line}");
-    let join = join_frame("lobby", "hanako", &token(), None);
-    hanako.send(join).await;
-    hanako.expect_busy().await;
-    assert_eq!(room_keys(&redis), [""; 0]);
-    // With the right to use the channels it goes on by itself.
-    set_user(&redis, "chat", &["on", ">secret", "~*", "&chat:*", "+@all"]);
-    hanako.expect_redis("up", REDIS_KNOWN_WITHIN).await;
-    hanako.join("lobby", "hanako", &token(), None).await;
-    hanako.say("hello").await;
-}
-
-#[tokio::test]
-async fn a_right_that_is_taken_away_ends_the_connection_until_it_is_given_back() {
-    let redis = Redis::start(&[]).await;
-    let all = ["on", ">secret", "~*", "&*", "+@all"];
-    let url = set_user(&redis, "chat", &all);
-    let dyno = Dyno::start_with_redis_at(&url, &[]).await;
-    let mut hanako = dyno.join("lobby", "hanako").await;
-    redis.cmd::<String>(&["ACL", "SETUSER", "chat", "-xadd"]);
-    hanako.talk("nobody can store this").await;
-    let kinds = ["error", "status"];
-    let mut heard = vec![];
-    for _ in kinds {
-        let frame = hanako.expect_any_within(&kinds, PATIENCE).await;
-        heard.push(frame["kind"].as_str().map(str::to_owned));
-    }
-    heard.sort();
-    assert_eq!(heard, kinds.map(|kind| Some(kind.to_owned())));
-    assert_eq!(hanako.frames("status")[0]["redis"], "down");
-    redis.cmd::<String>(&["ACL", "SETUSER", "chat", "+xadd"]);
-    hanako.expect_redis("up", REDIS_KNOWN_WITHIN).await;
-    hanako.say("back").await;
-}
-
-// ---- a cluster
-
-const SLOTS: u32 = 16_384;
-
-async fn cluster_node() -> Redis {
-    let bus = crate::support::free_port().to_string();
-    Redis::start(&["--cluster-enabled", "yes", "--cluster-port", &bus]).await
-}
-
-async fn cluster_is_ok(node: &Redis) {
-    eventually("the cluster is ok", 3 * PATIENCE, async || {
-        let info: String = node.cmd(&["CLUSTER", "INFO"]);
-        match info.contains("cluster_state:ok") {
-            true => Ok(()),
-            false => Err(info),
+async fn a_redis_is_up_as_soon_as_it_is_usable_and_only_as_long() {
+    let channels = Redis::start(&[]).await;
+    let user = set_user(&channels, "chat", "on >secret ~* +@all");
+    let replicas = Redis::start(&["--min-replicas-to-write", "1"]).await;
+    let rows = [
+        (
+            &channels,
+            user,
+            "channel",
+            ["ACL SETUSER chat &chat:* +xadd", "ACL SETUSER chat -xadd"],
+        ),
+        (
+            &replicas,
+            replicas.url(),
+            "NOREPLICAS",
+            [
+                "CONFIG SET min-replicas-to-write 0",
+                "CONFIG SET min-replicas-to-write 1",
+            ],
+        ),
+    ];
+    for (redis, url, reason, [mend, spoil]) in rows {
+        let run = |command: &str| redis.cmd::<String>(&command.split(' ').collect::<Vec<_>>());
+        let (_dyno, mut hanako) = never_up(reason, &url, &[], &[reason]).await;
+        no_room_is_in(redis);
+        run(mend);
+        hanako.expect_redis("up", REDIS_KNOWN_WITHIN).await;
+        hanako.join("lobby", "hanako", &token(), None).await;
+        hanako.say("hello").await;
+        run(spoil);
+        hanako.talk(&format!("nobody stores this: {reason}")).await;
+        // The talk may be the first to find out.
+        let mut heard = vec![];
+        for _ in 0..2 {
+            let frame = hanako.expect_any_within(&["error", "status"], PATIENCE);
+            let frame = frame.await;
+            heard.push(format!("{}{}", frame["code"], frame["redis"]));
         }
-    })
-    .await;
-}
-
-fn serve_slots(node: &Redis, from: u32, to: u32) {
-    let (from, to) = (from.to_string(), (to - 1).to_string());
-    node.cmd::<()>(&["CLUSTER", "ADDSLOTSRANGE", &from, &to]);
-}
-
-#[tokio::test]
-async fn a_cluster_of_two_nodes_is_never_up_and_the_log_says_why() {
-    let nodes = [cluster_node().await, cluster_node().await];
-    serve_slots(&nodes[0], 0, SLOTS / 2);
-    serve_slots(&nodes[1], SLOTS / 2, SLOTS);
-    let (port, bus) = (nodes[1].port.to_string(), bus_port(&nodes[1]));
-    nodes[0].cmd::<()>(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]);
-    for node in &nodes {
-        cluster_is_ok(node).await;
-    }
-    for node in &nodes {
-        let (dyno, _hanako) = dyno_without_redis(&node.url()).await;
-        let line = down_line(&dyno);
-        assert!(
-            line.contains("one Redis is needed, not a cluster"),
-            "{line}"
-        );
-        assert_eq!(room_keys(node), [""; 0]);
+        heard.sort();
+        assert_eq!(heard, ["\"busy\"null", "null\"down\""], "{reason}");
+        run(mend);
+        hanako.expect_redis("up", REDIS_KNOWN_WITHIN).await;
+        hanako.say("back").await;
     }
 }
 
-/// The port over which the nodes of a cluster talk: `ID HOST:PORT@BUS …` in the list of nodes.
-fn bus_port(node: &Redis) -> String {
-    let nodes: String = node.cmd(&["CLUSTER", "NODES"]);
-    let bus = nodes.split_once('@').map(|(_, rest)| rest);
-    let digits = bus
-        .expect("a bus port")
-        .chars()
-        .take_while(char::is_ascii_digit);
-    digits.collect()
+#[tokio::test]
+async fn a_user_with_the_documented_rights_chats() {
+    let redis = Redis::start(&[]).await;
+    let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/REDIS.md"))
+        .expect("the document");
+    let mut lines = document.lines().map(str::trim);
+    let rule = lines.find_map(|line| line.strip_prefix("ACL SETUSER chat "));
+    let rule = rule.expect("the document has a rule");
+    let url = set_user(&redis, "chat", &rule.replace("PASSWORD", "secret"));
+    for database in ["", "/1"] {
+        let url = format!("{url}{database}");
+        let a = Dyno::start_with_redis_at(&url, &[]).await;
+        let b = Dyno::start_with_redis_at(&url, &[]).await;
+        let (hanako, mut taro) = hanako_and_taro(&a, &b).await;
+        let hanako = hanako.reconnect(&b).await;
+        hanako.quit().await;
+        taro.expect_members(&["taro"]).await;
+        sleep(6 * SECOND).await; // a renewal later
+        for log in [a.log(), b.log()] {
+            assert!(!log.contains("WARN"), "{log}");
+        }
+    }
+    let log: Vec<redis::Value> = redis.cmd(&["ACL", "LOG"]);
+    assert!(log.is_empty(), "nothing was denied: {log:?}");
 }
 
-#[tokio::test]
-async fn a_cluster_of_one_node_is_usable() {
-    let node = cluster_node().await;
-    serve_slots(&node, 0, SLOTS);
-    cluster_is_ok(&node).await;
-    let a = Dyno::start_on(&node, &[]).await;
-    let b = Dyno::start_on(&node, &[]).await;
+/// Two members on these dynos: one speaks and the other hears it.
+async fn hanako_and_taro(a: &Dyno, b: &Dyno) -> (Client, Client) {
     let mut hanako = a.join("lobby", "hanako").await;
     let mut taro = b.join("lobby", "taro").await;
     hanako.say("hello").await;
     taro.hears("hello").await;
+    (hanako, taro)
+}
+
+// ---- a cluster
+
+/// A cluster of so many nodes.
+async fn cluster(count: u32) -> Vec<Redis> {
+    let mut nodes: Vec<Redis> = vec![];
+    let slots = 16_384 / count;
+    for n in 0..count {
+        let bus = free_port().to_string();
+        let node = Redis::start(&["--cluster-enabled", "yes", "--cluster-port", &bus]).await;
+        let [first, last] = [n * slots, (n + 1) * slots - 1].map(|slot| slot.to_string());
+        node.cmd::<()>(&["CLUSTER", "ADDSLOTSRANGE", &first, &last]);
+        if let Some(met) = nodes.first() {
+            let port = node.port.to_string();
+            met.cmd::<()>(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]);
+        }
+        nodes.push(node);
+    }
+    for node in &nodes {
+        says(node, &["CLUSTER", "INFO"], "cluster_state:ok").await;
+    }
+    nodes
+}
+
+#[tokio::test]
+async fn a_cluster_of_one_node_is_usable() {
+    let nodes = cluster(1).await;
+    let a = Dyno::start_on(&nodes[0], &[]).await;
+    let b = Dyno::start_on(&nodes[0], &[]).await;
+    hanako_and_taro(&a, &b).await;
 }
 
 // ---- TLS
 
 #[tokio::test]
-async fn a_redis_that_speaks_only_tls_1_2_is_usable() {
-    let (redis, url) = Redis::start_with_tls_and(&["--tls-protocols", "TLSv1.2"]).await;
-    let dyno = Dyno::start_with_redis_at(&url, &[("REDIS_TLS_VERIFY", "false")]).await;
-    let mut hanako = dyno.join("lobby", "hanako").await;
+async fn without_verification_a_self_signed_certificate_is_accepted_and_that_is_logged_once() {
+    let (redis, url) = Redis::start_with_tls().await;
+    let unverified = [("REDIS_TLS_VERIFY", "false")];
+    let dyno = Dyno::start_with_redis_at(&url, &unverified).await;
+    let mut hanako = dyno.join("lobby", "花子").await;
+    hanako.say("over TLS").await;
+    redis.cmd::<()>(&["CONFIG", "SET", "tls-protocols", "TLSv1.2"]);
+    redis.cut_all();
+    for status in ["down", "up"] {
+        hanako.expect_redis(status, REDIS_KNOWN_WITHIN).await;
+    }
     hanako.say("over TLS 1.2").await;
     check::saw_everything(&redis, &hanako);
+    let log = dyno.log();
+    let times = log.matches("REDIS_TLS_VERIFY=false").count();
+    assert_eq!(times, 1, "{log}");
+
+    let plain = Dyno::start_on(&redis, &unverified).await;
+    let log = plain.log();
+    assert!(!log.contains("REDIS_TLS_VERIFY"), "without TLS: {log}");
 }
 
 // ---- failover
 
-/// A master and its replica, which has everything; and a proxy that leads to the master.
-async fn master_and_replica() -> (Redis, Redis, Proxy) {
-    let master = Redis::start(&[]).await;
-    let replica = Redis::start(&["--repl-diskless-sync-delay", "0"]).await;
-    replica.cmd::<()>(&["REPLICAOF", "127.0.0.1", &master.port.to_string()]);
-    eventually(
-        "the replica has a link to its master",
-        PATIENCE,
-        async || {
-            let info: String = replica.cmd(&["INFO", "replication"]);
-            match info.contains("master_link_status:up") {
-                true => Ok(()),
-                false => Err(info),
-            }
-        },
-    )
-    .await;
-    let proxy = Proxy::to_redis(&master).await;
-    (master, replica, proxy)
-}
-
-/// Waits until the replica has the first message in the lobby.
-async fn is_copied(replica: &Redis) {
-    eventually("the replica has it", PATIENCE, async || {
-        let length: usize = replica.cmd(&["XLEN", &stream_key("lobby")]);
-        if length == 1 { Ok(()) } else { Err(length) }
-    })
-    .await;
-}
-
-/// The replica is a master already. Now the address leads to it, and the old master stays up, read-only.
-fn fail_over(old: &Redis, new: &Redis, proxy: &Proxy) -> Instant {
+/// The master of a dyno is replaced by its replica, which has "copied" and not what was said after that. The old master
+/// stays up, read-only. Returns the old one, the new one, the proxy that leads to it, the dyno and its member.
+async fn failed_over(lost: &[&str]) -> (Redis, Redis, Proxy, Dyno, Client) {
+    let old = Redis::start(&[]).await;
+    let new = Redis::start(&["--repl-diskless-sync-delay", "0"]).await;
+    new.cmd::<()>(&["REPLICAOF", "127.0.0.1", &old.port.to_string()]);
+    says(&new, &["INFO", "replication"], "master_link_status:up").await;
+    let proxy = Proxy::to_redis(&old).await;
+    let dyno = Dyno::start_with_redis_at(&proxy.redis_url(), &[]).await;
+    let mut hanako = dyno.join("lobby", "hanako").await;
+    hanako.say("copied").await;
+    let copied = async || new.cmd::<usize>(&["XLEN", &stream_key("lobby")]);
+    check::becomes("messages on the replica", PATIENCE, 1, copied).await;
+    new.cmd::<()>(&["REPLICAOF", "NO", "ONE"]);
+    for text in lost {
+        hanako.say(text).await;
+    }
     proxy.lead_to(([127, 0, 0, 1], new.port).into(), Duration::ZERO);
     old.cmd::<()>(&["REPLICAOF", "127.0.0.1", "1"]); // read-only, and it never gets what the new master has
-    Instant::now()
+    (old, new, proxy, dyno, hanako)
 }
 
 #[tokio::test]
 async fn after_a_failover_the_dyno_finds_the_new_master_and_tells_what_is_missing_as_a_gap() {
-    let (old, new, proxy) = master_and_replica().await;
-    let dyno = Dyno::start_with_redis_at(&proxy.redis_url(), &[]).await;
-    let mut hanako = dyno.join("lobby", "hanako").await;
-    hanako.say("copied").await;
-    is_copied(&new).await;
-    new.cmd::<()>(&["REPLICAOF", "NO", "ONE"]);
-    hanako.say("lost").await; // stored by the old master only
-    let switched = fail_over(&old, &new, &proxy);
+    let (_old, new, _proxy, dyno, mut hanako) = failed_over(&["lost"]).await;
+    let switched = Instant::now();
     hanako.expect_redis("down", 5 * SECOND).await;
     // The room may find out that messages are missing before the page is told that Redis is up.
-    let reason = hanako.closed_after_all(1012).await;
-    assert_eq!(reason, "resume");
+    assert_eq!(hanako.closed_after_all(1012).await, "resume");
     let found_after = switched.elapsed();
     println!("measured: the new master was found after {found_after:?}");
     assert!(found_after < 5 * SECOND, "{found_after:?}");
@@ -412,93 +365,26 @@ async fn after_a_failover_the_dyno_finds_the_new_master_and_tells_what_is_missin
 
 #[tokio::test]
 async fn a_failover_that_loses_nothing_is_no_gap() {
-    let (old, new, proxy) = master_and_replica().await;
-    let dyno = Dyno::start_with_redis_at(&proxy.redis_url(), &[]).await;
-    let mut hanako = dyno.join("lobby", "hanako").await;
-    hanako.say("copied").await;
-    is_copied(&new).await;
-    new.cmd::<()>(&["REPLICAOF", "NO", "ONE"]);
-    fail_over(&old, &new, &proxy);
+    let (_old, new, _proxy, dyno, mut hanako) = failed_over(&[]).await;
     // The talk may be the first to find out; then the page sends it again.
-    let kept = cid();
+    let (kept, kinds) = (cid(), ["error", "status", "talk"]);
     hanako.talk_as("kept", &kept).await;
-    hanako
-        .expect_any_within(&["error", "status"], PATIENCE)
-        .await;
+    hanako.expect_any_within(&kinds[..2], PATIENCE).await;
     eventually("the new master is used", 5 * SECOND, async || {
-        match new.clients().len() {
-            0 => Err(dyno.log()),
-            _ => Ok(()),
-        }
+        let used = !new.clients().is_empty();
+        used.then_some(()).ok_or(dyno.log())
     })
     .await;
     dyno.has_redis().await;
     hanako.talk_as("kept", &kept).await;
-    let kinds = ["error", "status", "talk"];
-    let heard = loop {
+    loop {
         let frame = hanako.expect_any_within(&kinds, PATIENCE).await;
         if frame["kind"] == "talk" {
-            break frame;
+            assert_eq!(frame["message"], "kept");
+            break;
         }
-    };
-    assert_eq!(heard["message"], "kept");
-    check::saw_everything(&new, &hanako);
-}
-
-// ---- a clock that steps back
-
-/// Moves all leases of the room an hour ahead, and the life of its keys: as if the clock had stepped back an hour.
-fn clock_steps_back(redis: &Redis, room: &str) {
-    let (names, owners) = (names_key(room), owners_key(room));
-    let hour = "for _, name in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-            redis.call('ZINCRBY', KEYS[1], 3600000, name)
-        end
-        for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, 3620000) end
-        return redis.call('ZCARD', KEYS[1])";
-    let moved: usize = redis.cmd(&["EVAL", hour, "2", &names, &owners]);
-    assert!(moved > 0, "nobody has a lease");
-}
-
-#[tokio::test]
-async fn a_member_of_a_killed_dyno_is_gone_in_time_although_the_clock_of_redis_stepped_back() {
-    let redis = Redis::start(&[]).await;
-    let mut a = Dyno::start_on(&redis, &[]).await;
-    let b = Dyno::start_on(&redis, &[]).await;
-    let _hanako = a.join("lobby", "hanako").await;
-    let mut taro = b.join("lobby", "taro").await;
-    taro.expect_members(&["hanako", "taro"]).await;
-    a.kill().await;
-    clock_steps_back(&redis, "lobby");
-    taro.expect_members_within(&["taro"], GONE + SECOND).await;
-    check::names_are(&redis, "lobby", &["taro"]).await;
-    b.join("lobby", "hanako").await;
-    taro.expect_members(&["hanako", "taro"]).await;
-}
-
-/// Nobody runs a script in the room while it is empty. The first who joins does.
-#[tokio::test]
-async fn an_empty_room_frees_its_names_in_time_although_the_clock_of_redis_stepped_back() {
-    let redis = Redis::start(&[]).await;
-    let mut a = Dyno::start_on(&redis, &[]).await;
-    let b = Dyno::start_on(&redis, &[]).await;
-    let hanako = a.join("lobby", "hanako").await;
-    let _jiro = a.join("library", "jiro").await;
-    let token = hanako.token.clone();
-    a.kill().await;
-    for room in ["lobby", "library"] {
-        clock_steps_back(&redis, room);
     }
-    // Somebody else in the lobby: hanako is gone a lease later.
-    let mut taro = b.join("lobby", "taro").await;
-    taro.expect_members(&["hanako", "taro"]).await;
-    // Nobody in the library: the first who wants the name is refused, the next one a lease later is not.
-    b.name_is_taken("library", "jiro").await;
-    let first = Instant::now();
-    taro.expect_members_within(&["taro"], GONE + SECOND).await;
-    sleep((LEASE + SECOND).saturating_sub(first.elapsed())).await;
-    b.join("library", "jiro").await;
-    // The owner's own token is welcome at any time.
-    b.join_with("lobby", "hanako", &token, None).await;
+    check::saw_everything(&new, &hanako);
 }
 
 // ---- short of memory

@@ -5,10 +5,9 @@ use super::{PATIENCE, bound_to_us, eventually, free_port};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use redis::{Client, Connection, FromRedisValue, RedisResult};
-use std::io::ErrorKind;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tempfile::TempDir;
 
 const DEBIAN: &str = "redis-server";
@@ -29,20 +28,21 @@ pub struct Redis {
 impl Redis {
     /// `options` as on the command line: `&["--appendonly", "yes"]`.
     pub async fn start(options: &[&str]) -> Redis {
-        Redis::start_program(&program(), options).await
+        let program = std::env::var("REDIS_SERVER").unwrap_or(DEBIAN.to_owned());
+        Redis::start_program(&program, options).await
     }
 
     /// Another version of Redis.
     pub async fn start_program(program: &str, options: &[&str]) -> Redis {
+        let options: Vec<_> = options.iter().map(|o| o.to_string()).collect();
         for attempt in 1.. {
             let port = free_port();
             let dir = TempDir::with_prefix("dynochat-redis-").expect("a temporary directory");
-            let options: Vec<_> = options.iter().map(|o| o.to_string()).collect();
             let mut redis = Redis {
                 program: program.to_owned(),
                 child: spawn(program, port, &options, &dir),
                 port,
-                options,
+                options: options.clone(),
                 dir,
                 own: Mutex::new(None),
                 tls: None,
@@ -61,27 +61,17 @@ impl Redis {
     /// A Redis that speaks TLS, too, with a self-signed certificate. Returns its `rediss://` URL. Always Debian's server:
     /// many other builds speak no TLS.
     pub async fn start_with_tls() -> (Redis, String) {
-        Redis::start_with_tls_and(&[]).await
-    }
-
-    pub async fn start_with_tls_and(more: &[&str]) -> (Redis, String) {
         let dir = TempDir::with_prefix("dynochat-tls-").expect("a temporary directory");
         let made = Command::new("openssl")
             .args("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=redis -keyout key.pem -out cert.pem".split(' '))
             .current_dir(dir.path())
             .output()
             .expect("openssl is needed: install the Debian package openssl");
-        let said = String::from_utf8_lossy(&made.stderr);
-        assert!(made.status.success(), "{said}");
+        assert!(made.status.success(), "{made:?}");
         let file = |name: &str| dir.path().join(name).display().to_string();
         let (port, cert, key) = (free_port().to_string(), file("cert.pem"), file("key.pem"));
-        let files = ["--tls-cert-file", &cert, "--tls-key-file", &key];
-        let options = [
-            &["--tls-port", &port, "--tls-auth-clients", "no"],
-            &files[..],
-            more,
-        ]
-        .concat();
+        let mut options = vec!["--tls-port", &port, "--tls-auth-clients", "no"];
+        options.extend(["--tls-cert-file", &cert, "--tls-key-file", &key]);
         let mut redis = Redis::start_program(DEBIAN, &options).await;
         redis.tls = Some(dir); // Redis reads both files at every start
         (redis, format!("rediss://127.0.0.1:{port}"))
@@ -90,33 +80,25 @@ impl Redis {
     /// Waits until this process answers with something else than LOADING.
     async fn answers(&mut self) -> Result<(), String> {
         let mine = format!("process_id:{}\r", self.child.id());
-        let start = Instant::now();
-        loop {
-            if let Some(status) = self
-                .child
-                .try_wait()
-                .expect("redis-server can be waited for")
-            {
-                return Err(format!("it ended with {status}"));
+        eventually("redis-server answers or ends", 3 * PATIENCE, async || {
+            if let Some(status) = self.ended() {
+                return Ok(Err(format!("it ended with {status}")));
             }
             match self.try_cmd::<String>(&["INFO"]) {
-                Ok(info) if info.contains(&mine) && info.contains("\nloading:0") => return Ok(()),
-                Ok(info) if start.elapsed() > 3 * PATIENCE => return Err(info),
-                Err(e) if start.elapsed() > 3 * PATIENCE => return Err(e.to_string()),
-                _ => tokio::time::sleep(Duration::from_millis(10)).await,
+                Ok(info) if info.contains(&mine) && info.contains("\nloading:0") => Ok(Ok(())),
+                other => Err(other),
             }
-        }
+        })
+        .await
     }
 
-    /// With the password, if `--requirepass` set one.
+    fn ended(&mut self) -> Option<ExitStatus> {
+        let status = self.child.try_wait();
+        status.expect("redis-server can be waited for")
+    }
+
     pub fn url(&self) -> String {
-        let password = self
-            .options
-            .iter()
-            .skip_while(|o| *o != "--requirepass")
-            .nth(1);
-        let login = password.map(|p| format!(":{p}@")).unwrap_or_default();
-        format!("redis://{login}127.0.0.1:{}", self.port)
+        format!("redis://127.0.0.1:{}", self.port)
     }
 
     /// One command, over the test's own connection.
@@ -147,10 +129,8 @@ impl Redis {
     pub fn clients(&self) -> Vec<String> {
         let me = format!("id={} ", self.cmd::<u64>(&["CLIENT", "ID"]));
         let list: String = self.cmd(&["CLIENT", "LIST"]);
-        list.lines()
-            .filter(|line| !line.starts_with(&me))
-            .map(str::to_string)
-            .collect()
+        let others = list.lines().filter(|line| !line.starts_with(&me));
+        others.map(str::to_string).collect()
     }
 
     /// Closes every connection but the test's own. Returns how many there were.
@@ -165,103 +145,36 @@ impl Redis {
     /// Stops it. With `appendonly yes`, the data is on disk by then.
     pub async fn stop(&mut self) {
         self.signal(Signal::SIGTERM);
-        eventually("redis-server ends", PATIENCE, async || {
-            self.child
-                .try_wait()
-                .expect("redis-server can be waited for")
-                .ok_or("still running")
-        })
-        .await;
+        let ended = async || self.ended().ok_or("still running");
+        eventually("redis-server ends", PATIENCE, ended).await;
         self.own.lock().unwrap().take();
     }
 
     /// Starts it on the same port with the data on its disk. Returns when it answers.
     pub async fn restart(&mut self) {
-        self.respawn();
-        self.answers().await.unwrap_or_else(|why| {
-            panic!("redis-server did not start again: {why}\n{}", self.log())
-        });
-    }
-
-    /// Like [`Redis::restart`], without waiting until it has read its data.
-    pub fn respawn(&mut self) {
-        assert!(
-            self.child
-                .try_wait()
-                .expect("redis-server can be waited for")
-                .is_some(),
-            "restart comes after stop"
-        );
-        self.own.lock().unwrap().take();
+        assert!(self.ended().is_some(), "restart comes after stop");
         self.child = spawn(&self.program, self.port, &self.options, &self.dir);
+        if let Err(why) = self.answers().await {
+            panic!("redis-server did not start again: {why}\n{}", self.log());
+        }
     }
 
-    pub fn log(&self) -> String {
+    fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("redis.log")).unwrap_or_default()
     }
 }
 
-/// A port on which no Redis listens yet, and its URL. [`Reserved::start`] starts a Redis there.
-pub struct Reserved(u16);
-
-impl Reserved {
-    pub fn new() -> Reserved {
-        Reserved(free_port())
-    }
-
-    pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.0)
-    }
-
-    pub async fn start(self) -> Redis {
-        let dir = TempDir::with_prefix("dynochat-redis-").expect("a temporary directory");
-        let program = program();
-        let child = spawn(&program, self.0, &[], &dir);
-        let mut redis = Redis {
-            program,
-            child,
-            port: self.0,
-            options: vec![],
-            dir,
-            own: Mutex::new(None),
-            tls: None,
-        };
-        redis
-            .answers()
-            .await
-            .unwrap_or_else(|why| panic!("redis-server did not start: {why}\n{}", redis.log()));
-        redis
-    }
-}
-
-fn program() -> String {
-    std::env::var("REDIS_SERVER").unwrap_or(DEBIAN.to_owned())
-}
-
 fn spawn(program: &str, port: u16, options: &[String], dir: &TempDir) -> Child {
     bound_to_us(&mut Command::new(program))
-        .args([
-            "--port",
-            &port.to_string(),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--logfile",
-            "redis.log",
-        ])
+        .args("--bind 127.0.0.1 --logfile redis.log --port".split(' '))
+        .args([&port.to_string(), "--save", ""])
         .args(options)
         .current_dir(dir.path())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .unwrap_or_else(|e| match e.kind() {
-            ErrorKind::NotFound => {
-                panic!("{program} is missing: install the Debian package redis-server")
-            }
-            _ => panic!("{program} could not be started: {e}"),
-        })
+        .unwrap_or_else(|e| panic!("{program}, of the Debian package redis-server: {e}"))
 }
 
 impl Drop for Redis {
