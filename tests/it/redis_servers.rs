@@ -1,11 +1,13 @@
 //! Redis servers that are not what the program expects: shared with another app, too old, without a command or a right,
 //! read-only after a failover, short of memory.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use tokio::time::sleep;
 
+use crate::dynos::{cut_and_back, gets_busy_and_down, hanako_and_taro, pair};
 use crate::support::client::join_frame;
 use crate::support::facts::{HISTORY_BYTES, NEWCOMER, REDIS_KNOWN_WITHIN, stream_key};
 use crate::support::proxy::Proxy;
@@ -69,13 +71,12 @@ async fn two_apps_on_two_databases_of_one_redis_do_not_hear_each_other() {
     const TALKS: usize = 400;
     let redis = Redis::start(&[]).await;
     // No number is database 0.
-    let urls = [redis.url(), redis.url() + "/1"];
+    let urls = ["", "/1", "/0"].map(|database| redis.url() + database);
     let start = async |url: &String| Dyno::start_with_redis_at(url, &[TALKATIVE]).await;
     let dynos = join_all(urls.iter().map(start)).await;
-    let zero = Dyno::start_with_redis_at(&(redis.url() + "/0"), &[TALKATIVE]).await;
     let mut a = dynos[0].join("lobby", "hanako").await;
     let mut b = dynos[1].join("lobby", "hanako").await; // the same name: names are apart, too
-    let mut other_a = zero.join("lobby", "taro").await;
+    let mut other_a = dynos[2].join("lobby", "taro").await;
     let talk = async |client: &mut Client, app: &str| {
         for n in 0..TALKS {
             client.talk(&format!("{app} {n}")).await;
@@ -119,30 +120,24 @@ async fn an_unusable_redis_is_never_up_and_the_log_says_why() {
     let version = info.split_once("redis_version:").expect("a version").1;
     let major = version.split('.').next().expect("a number");
     let version = format!("redis_version:{major}.");
-    let six = Proxy::to_redis_replacing(&redis, &version, "redis_version:6.").await;
+    let six = Proxy::to_redis(&redis).await;
+    six.replace(&version, "redis_version:6.");
+    let cannot_compile = Proxy::to_redis(&redis).await;
     // A Redis before 7.0 answers `#!lua` as any Redis answers this.
-    let cannot_compile = Proxy::to_redis_replacing(&redis, "#!lua", "#?lua").await;
+    cannot_compile.replace("#!lua", "#?lua");
     let no_evalsha = Redis::start(&["--rename-command", "EVALSHA", ""]).await;
     let nodes = cluster(2).await;
     let (tls, tls_url) = Redis::start_with_tls().await;
     let no = &[][..];
+    let version_6 = &[NEEDED, "version 6."][..];
+    let evalsha = &["unknown command 'EVALSHA'"];
     let cluster = &["one Redis is needed, not a cluster"];
     let verify = &[("REDIS_TLS_VERIFY", "true")];
     let certificate = &["certificate", "REDIS_TLS_VERIFY"];
     join_all([
-        never_up(
-            "calls itself 6",
-            &six.redis_url(),
-            no,
-            &[NEEDED, "version 6."],
-        ),
+        never_up("calls itself 6", &six.redis_url(), no, version_6),
         never_up("cannot compile", &cannot_compile.redis_url(), no, &[NEEDED]),
-        never_up(
-            "no EVALSHA",
-            &no_evalsha.url(),
-            no,
-            &["unknown command 'EVALSHA'"],
-        ),
+        never_up("no EVALSHA", &no_evalsha.url(), no, evalsha),
         never_up("first node of a cluster", &nodes[0].url(), no, cluster),
         never_up("second node of a cluster", &nodes[1].url(), no, cluster),
         never_up("self-signed certificate", &tls_url, no, certificate),
@@ -187,43 +182,24 @@ async fn a_redis_is_up_as_soon_as_it_is_usable_and_only_as_long() {
     let channels = Redis::start(&[]).await;
     let user = set_user(&channels, "chat", "on >secret ~* +@all");
     let replicas = Redis::start(&["--min-replicas-to-write", "1"]).await;
+    let rights = ["&chat:* +xadd", "-xadd"].map(|r| format!("ACL SETUSER chat {r}"));
+    let least = [0, 1].map(|n| format!("CONFIG SET min-replicas-to-write {n}"));
     let rows = [
-        (
-            &channels,
-            user,
-            "channel",
-            ["ACL SETUSER chat &chat:* +xadd", "ACL SETUSER chat -xadd"],
-        ),
-        (
-            &replicas,
-            replicas.url(),
-            "NOREPLICAS",
-            [
-                "CONFIG SET min-replicas-to-write 0",
-                "CONFIG SET min-replicas-to-write 1",
-            ],
-        ),
+        (&channels, user, "channel", rights),
+        (&replicas, replicas.url(), "NOREPLICAS", least),
     ];
     for (redis, url, reason, [mend, spoil]) in rows {
         let run = |command: &str| redis.cmd::<String>(&command.split(' ').collect::<Vec<_>>());
         let (_dyno, mut hanako) = never_up(reason, &url, &[], &[reason]).await;
         no_room_is_in(redis);
-        run(mend);
+        run(&mend);
         hanako.expect_redis("up", REDIS_KNOWN_WITHIN).await;
         hanako.join("lobby", "hanako", &token(), None).await;
         hanako.say("hello").await;
-        run(spoil);
+        run(&spoil);
         hanako.talk(&format!("nobody stores this: {reason}")).await;
-        // The talk may be the first to find out.
-        let mut heard = vec![];
-        for _ in 0..2 {
-            let frame = hanako.expect_any_within(&["error", "status"], PATIENCE);
-            let frame = frame.await;
-            heard.push(format!("{}{}", frame["code"], frame["redis"]));
-        }
-        heard.sort();
-        assert_eq!(heard, ["\"busy\"null", "null\"down\""], "{reason}");
-        run(mend);
+        gets_busy_and_down(&mut hanako, PATIENCE).await;
+        run(&mend);
         hanako.expect_redis("up", REDIS_KNOWN_WITHIN).await;
         hanako.say("back").await;
     }
@@ -253,15 +229,6 @@ async fn a_user_with_the_documented_rights_chats() {
     }
     let log: Vec<redis::Value> = redis.cmd(&["ACL", "LOG"]);
     assert!(log.is_empty(), "nothing was denied: {log:?}");
-}
-
-/// Two members on these dynos: one speaks and the other hears it.
-async fn hanako_and_taro(a: &Dyno, b: &Dyno) -> (Client, Client) {
-    let mut hanako = a.join("lobby", "hanako").await;
-    let mut taro = b.join("lobby", "taro").await;
-    hanako.say("hello").await;
-    taro.hears("hello").await;
-    (hanako, taro)
 }
 
 // ---- a cluster
@@ -305,10 +272,7 @@ async fn without_verification_a_self_signed_certificate_is_accepted_and_that_is_
     let mut hanako = dyno.join("lobby", "花子").await;
     hanako.say("over TLS").await;
     redis.cmd::<()>(&["CONFIG", "SET", "tls-protocols", "TLSv1.2"]);
-    redis.cut_all();
-    for status in ["down", "up"] {
-        hanako.expect_redis(status, REDIS_KNOWN_WITHIN).await;
-    }
+    cut_and_back(&redis, [&mut hanako]).await;
     hanako.say("over TLS 1.2").await;
     check::saw_everything(&redis, &hanako);
     let log = dyno.log();
@@ -377,13 +341,7 @@ async fn a_failover_that_loses_nothing_is_no_gap() {
     .await;
     dyno.has_redis().await;
     hanako.talk_as("kept", &kept).await;
-    loop {
-        let frame = hanako.expect_any_within(&kinds, PATIENCE).await;
-        if frame["kind"] == "talk" {
-            assert_eq!(frame["message"], "kept");
-            break;
-        }
-    }
+    while hanako.expect_any_within(&kinds, PATIENCE).await["message"] != "kept" {}
     check::saw_everything(&new, &hanako);
 }
 
@@ -396,34 +354,34 @@ fn longest() -> String {
 
 #[tokio::test]
 async fn a_memory_limit_without_eviction_is_logged_once_with_what_helps() {
-    let limit = ["--maxmemory", "50mb"];
-    let redis = Redis::start(&[&limit[..], &["--maxmemory-policy", "noeviction"]].concat()).await;
-    let dyno = Dyno::start_on(&redis, &[]).await;
-    redis.cut_all();
-    sleep(2 * SECOND).await;
-    dyno.has_redis().await;
-    let log = dyno.log();
-    assert!(log.matches("redis=up").count() >= 2, "{log}");
-    let lines: Vec<&str> = log.lines().filter(|l| l.contains("volatile-lru")).collect();
-    assert_eq!(lines.len(), 1, "{log}");
-    assert!(lines[0].starts_with("WARN"), "{log}");
-    let evicts = [&limit[..], &["--maxmemory-policy", "volatile-lru"]].concat();
-    for options in [&[][..], &evicts] {
-        let redis = Redis::start(options).await;
+    let rows = [
+        ("50mb", "noeviction", 1),
+        ("50mb", "volatile-lru", 0),
+        ("0", "noeviction", 0),
+    ];
+    let check = async |(limit, policy, times): (&str, &str, usize)| {
+        let options = ["--maxmemory", limit, "--maxmemory-policy", policy];
+        let redis = Redis::start(&options).await;
         let dyno = Dyno::start_on(&redis, &[]).await;
-        assert!(!dyno.log().contains("WARN"), "{options:?}: {}", dyno.log());
-    }
+        redis.cut_all();
+        sleep(2 * SECOND).await;
+        dyno.has_redis().await;
+        let log = dyno.log();
+        assert!(log.matches("redis=up").count() >= 2, "{options:?}: {log}");
+        let warnings = log.lines().filter(|line| line.starts_with("WARN"));
+        let of_limit: Vec<_> = warnings.filter(|w| !w.contains("redis=down")).collect();
+        assert_eq!(of_limit.len(), times, "{options:?}: {log}");
+        let help = of_limit.iter().all(|line| line.contains("volatile-lru"));
+        assert!(help, "{options:?}: {log}");
+    };
+    join_all(rows.map(check)).await;
 }
 
 #[tokio::test]
 async fn a_stream_of_the_longest_messages_is_bounded_in_bytes() {
-    let redis = Redis::start(&[]).await;
-    let a = Dyno::start_on(&redis, &[TALKATIVE]).await;
-    let b = Dyno::start_on(&redis, &[TALKATIVE]).await;
-    let mut talkers = [
-        a.join("lobby", "hanako").await,
-        b.join("lobby", "taro").await,
-    ];
+    let (a, b, redis) = pair().await;
+    let (hanako, taro) = hanako_and_taro(&a, &b).await;
+    let mut talkers = [hanako, taro];
     let longest = longest();
     let short = "x".repeat(10);
     for (what, text, count) in [("longest", &longest, 100), ("short", &short, 1_500)] {
@@ -433,9 +391,7 @@ async fn a_stream_of_the_longest_messages_is_bounded_in_bytes() {
         let length: usize = redis.cmd(&["XLEN", &stream_key("lobby")]);
         let usage = ["MEMORY", "USAGE", &stream_key("lobby"), "SAMPLES", "0"];
         let bytes: usize = redis.cmd(&usage);
-        println!(
-            "measured: a stream of {length} of the {what} messages takes {bytes} bytes in Redis"
-        );
+        println!("measured: a stream of {length} {what} messages takes {bytes} bytes in Redis");
         assert!(bytes < HISTORY_BYTES * 3 / 2, "{bytes}");
     }
 }
@@ -449,13 +405,12 @@ async fn a_visitor_who_fills_rooms_silences_nobody_where_redis_evicts() {
     let redis = Redis::start(&["--maxmemory", "15mb", "--maxmemory-policy", "volatile-lru"]).await;
     let a = Dyno::start_on(&redis, &[]).await;
     let b = Dyno::start_on(&redis, &[]).await;
-    let mut people = vec![];
-    for n in 0..10 {
-        let dyno = if n % 2 == 0 { &a } else { &b };
-        people.push(dyno.join("lobby", &format!("n{n}")).await);
-    }
-    let names: Vec<String> = people.iter().map(|p| p.user.clone()).collect();
+    let names: Vec<String> = (0..10).map(|n| format!("n{n}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut people = vec![];
+    for (name, dyno) in names.iter().zip([&a, &b].repeat(5)) {
+        people.push(dyno.join("lobby", name).await);
+    }
     for person in &mut people {
         person.expect_members(&names).await;
         person.settle_loosely().await;
@@ -467,23 +422,26 @@ async fn a_visitor_who_fills_rooms_silences_nobody_where_redis_evicts() {
         line.and_then(|n| n.parse::<u64>().ok()).expect("a number")
     };
     let text = longest();
-    let filling = async |n: usize| {
-        for round in 0.. {
-            let mut visitor = a.join(&format!("room {n} {round}"), "visitor").await;
+    let fill = async |n: usize| {
+        let mut rooms = 0;
+        while rooms == 0 || evicted() <= EVICTED {
+            let mut visitor = a.join(&format!("room {n} {rooms}"), "visitor").await;
             for _ in 0..10 {
                 visitor.talk(&text).await;
             }
             visitor.settle_loosely().await;
-            if evicted() > EVICTED {
-                return round;
-            }
+            rooms += 1;
         }
-        0
+        rooms
     };
-    let done = std::cell::Cell::new(false);
+    let (start, filled) = (Instant::now(), Cell::new(0));
+    let filling = async {
+        let rooms = join_all((0..60).map(fill)).await;
+        filled.set(rooms.iter().sum());
+    };
     let talking = async {
         let mut said = 0;
-        while !done.get() {
+        while filled.get() == 0 {
             let speaker = said % people.len();
             people[speaker].say(&format!("number {said}")).await;
             said += 1;
@@ -491,16 +449,11 @@ async fn a_visitor_who_fills_rooms_silences_nobody_where_redis_evicts() {
         }
         said
     };
-    let start = Instant::now();
-    let filling = async {
-        let rounds = join_all((0..60).map(filling)).await;
-        done.set(true);
-        rounds.iter().sum::<usize>()
-    };
-    let (said, rooms) = tokio::join!(talking, filling);
-    let took = start.elapsed();
+    let (said, ()) = tokio::join!(talking, filling);
     println!(
-        "measured: {rooms} rooms filled in {took:.0?}, {} keys evicted; {said} messages of others",
+        "measured: {} rooms filled in {:.0?}, {} keys evicted; {said} messages of others",
+        filled.get(),
+        start.elapsed(),
         evicted()
     );
     assert!(said > 20, "{said} messages of others");

@@ -28,7 +28,7 @@ struct Rules {
     /// Where new connections lead, and how much later each of their bytes arrives.
     target: SocketAddr,
     latency: Duration,
-    /// Text that is replaced by another of the same length, in both directions.
+    /// Text, and what comes in its place.
     replaced: Option<(String, String)>,
 }
 
@@ -40,10 +40,6 @@ pub struct Proxy {
 
 impl Proxy {
     pub async fn to(target: SocketAddr) -> Proxy {
-        Proxy::start(target, None).await
-    }
-
-    async fn start(target: SocketAddr, replaced: Option<(String, String)>) -> Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
         let listener = listener.expect("a port for the proxy");
         let addr = listener.local_addr().expect("a bound listener");
@@ -51,7 +47,7 @@ impl Proxy {
             flow: Flow::Through,
             target,
             latency: Duration::ZERO,
-            replaced,
+            replaced: None,
         });
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -69,11 +65,11 @@ impl Proxy {
         Proxy::to((Ipv4Addr::LOCALHOST, redis.port).into()).await
     }
 
-    /// Before a Redis, with this text replaced by another of the same length, in both directions.
-    pub async fn to_redis_replacing(redis: &super::Redis, text: &str, by: &str) -> Proxy {
+    /// Replaces this text by another of the same length, in both directions of new connections.
+    pub fn replace(&self, text: &str, by: &str) {
         assert_eq!(text.len(), by.len());
         let replaced = Some((text.to_owned(), by.to_owned()));
-        Proxy::start((Ipv4Addr::LOCALHOST, redis.port).into(), replaced).await
+        self.rules.send_modify(|rules| rules.replaced = replaced);
     }
 
     pub fn redis_url(&self) -> String {

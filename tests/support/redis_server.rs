@@ -49,9 +49,7 @@ impl Redis {
             };
             match redis.answers().await {
                 Ok(()) => return redis,
-                Err(why) if attempt == 3 => {
-                    panic!("{program} did not start: {why}\n{}", redis.log())
-                }
+                Err(why) if attempt == 3 => panic!("{program}: {why}\n{}", redis.log()),
                 Err(_) => {} // most likely another process took the port in between
             }
         }
