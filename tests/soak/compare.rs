@@ -1,53 +1,63 @@
 //! The same figures for every program that the page can talk to: what its users missed, saw twice, or saw wrong. Here
 //! nothing fails: a program without history, leases and acknowledgements can be compared with one that has them.
 
-use super::simulation::Simulation;
+use super::simulation::{Simulation, User};
 use super::support::Id;
-use super::user::{Outcome, PageLife, wall_ms};
-use super::verify::present;
+use std::cell::Ref;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::time::Duration;
-
-/// Every message that anyone was shown, by room and id: its cid.
-pub type Seen = HashMap<String, BTreeMap<Id, String>>;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::Instant;
 
 pub fn print(sim: &Simulation) {
     let users = sim.users.borrow();
-    let seen = sim.seen.borrow();
+    let users: Vec<Ref<User>> = users.iter().map(|user| user.borrow()).collect();
+    // Every message that anyone was shown, by room and id: its cid.
+    let mut rooms: HashMap<&str, BTreeMap<Id, &str>> = HashMap::new();
+    let mut seen_by = vec![];
+    for user in &users {
+        let room = rooms.entry(&user.room).or_default();
+        let mut seen = BTreeMap::new();
+        for (life, _) in user.lives() {
+            let all = life.shown.iter().chain(&life.late);
+            seen.extend(all.map(|shown| (shown.id, &*shown.cid)));
+        }
+        room.extend(&seen);
+        seen_by.push(seen);
+    }
     let (mut expected, mut missed, mut unconfirmed) = (0, 0, 0);
     let (mut offline, mut time) = (Duration::ZERO, Duration::ZERO);
-    for user in users.iter().map(|user| user.borrow()) {
-        let none = BTreeMap::new();
-        let room = seen.get(&user.room).unwrap_or(&none);
-        for PageLife { from_ms, end } in user.pages() {
-            let (end_ms, newest) = end.unwrap_or((wall_ms(), Id(u64::MAX, 0)));
-            time += Duration::from_millis(end_ms - from_ms);
-            let first = Id(from_ms + 1, 0);
-            for (id, _) in room.range(first..=newest.max(first)) {
+    for (user, seen) in users.iter().zip(&seen_by) {
+        for (life, end) in user.lives() {
+            // Later messages may have been on their way when the page ended.
+            let newest = life.shown.last().map(|shown| shown.id).unwrap_or_default();
+            let newest = end.map_or(Id(u64::MAX, 0), |_| newest);
+            let end = end.unwrap_or_else(Instant::now);
+            offline += life.away.iter().sum::<Duration>();
+            offline += life.lost_at.map_or(Duration::ZERO, |lost| end - lost);
+            let Some((begin, _)) = life.welcomes.first() else {
+                continue;
+            };
+            time += end - *begin;
+            let began = (SystemTime::now() - begin.elapsed()).duration_since(UNIX_EPOCH);
+            let first = Id(began.unwrap_or_default().as_millis() as u64 + 1, 0);
+            for (id, _) in rooms[&*user.room].range(first..=newest.max(first)) {
                 expected += 1;
-                missed += usize::from(!user.seen.contains(id));
+                missed += usize::from(!seen.contains_key(id));
             }
         }
-        let pending = user.messages.iter();
-        let pending = pending.filter(|message| message.outcome == Outcome::Pending);
-        unconfirmed += pending.count();
-        offline += user.offline();
+        unconfirmed += user.life.own.iter().filter(|own| own.is_pending()).count();
     }
-    let mut doubled = 0;
-    for room in seen.values() {
-        let cids: BTreeSet<&String> = room.values().collect();
-        doubled += room.len() - cids.len();
-    }
+    let twice = |room: &BTreeMap<_, _>| room.len() - BTreeSet::from_iter(room.values()).len();
+    let doubled: usize = rooms.values().map(twice).sum();
     let (mut ghosts, mut missing, mut wrong) = (BTreeSet::new(), BTreeSet::new(), 0);
-    let present = present(sim);
-    for user in present.iter().map(|user| user.borrow()) {
-        let here = present.iter().map(|other| other.borrow());
-        let here = here.filter(|other| other.room == user.room);
-        let here: BTreeSet<String> = here.map(|other| other.name.clone()).collect();
-        let shown: BTreeSet<String> = user.users.iter().cloned().collect();
+    let present: Vec<_> = users.iter().filter(|user| user.gone.is_none()).collect();
+    for user in &present {
+        let here = present.iter().filter(|other| other.room == user.room);
+        let here: BTreeSet<&String> = here.map(|other| &other.name).collect();
+        let shown: BTreeSet<&String> = user.life.users.iter().collect();
         wrong += usize::from(shown != here);
-        ghosts.extend(shown.difference(&here).cloned());
-        missing.extend(here.difference(&shown).cloned());
+        ghosts.extend(&shown - &here);
+        missing.extend(&here - &shown);
     }
     let tally = sim.tally.borrow();
     let hours = time.as_secs_f64() / 3600.0;

@@ -2,8 +2,9 @@
 //! its Redis. Faults of different parts may overlap.
 
 use super::simulation::Simulation;
-use super::support::proxy::Flow;
+use super::support::proxy::Flow::{self, Swallow, SwallowAnswers};
 use super::support::{Dyno, Redis};
+use Fault::*;
 use fastrand::Rng;
 use nix::sys::signal::Signal::{SIGCONT, SIGSTOP, SIGTERM};
 use std::rc::Rc;
@@ -22,84 +23,54 @@ const AFTERWARDS: Duration = CONNECTING;
 
 #[derive(Clone, Copy)]
 enum Fault {
-    Terminate(usize),
+    Terminate,
     /// Its successor starts on the same port while it still serves its clients, as on the platform.
-    Replace(usize),
-    Kill(usize),
-    Stall(usize),
-    /// Longer than a lease.
-    LongStall(usize),
+    Replace,
+    Kill,
+    Freeze,
+    Link(Flow),
     RestartRedis,
-    StopRedis,
-    CutNormal,
-    CutPubsub,
-    Swallow,
-    SwallowAnswers,
+    FreezeRedis,
+    CutRedis(&'static str),
     Flush,
 }
 
-impl Fault {
-    fn random(rng: &mut Rng, dynos: usize, flush: bool) -> Fault {
-        let dyno = rng.usize(..dynos);
-        match rng.u32(..if flush { 106 } else { 100 }) {
-            0..9 => Fault::Terminate(dyno),
-            9..18 => Fault::Replace(dyno),
-            18..34 => Fault::Kill(dyno),
-            34..44 => Fault::Stall(dyno),
-            44..50 => Fault::LongStall(dyno),
-            50..58 => Fault::RestartRedis,
-            58..66 => Fault::StopRedis,
-            66..76 => Fault::CutNormal,
-            76..86 => Fault::CutPubsub,
-            86..93 => Fault::Swallow,
-            93..100 => Fault::SwallowAnswers,
-            _ => Fault::Flush,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Fault::Terminate(_) => "dyno SIGTERM",
-            Fault::Replace(_) => "dyno SIGTERM, replaced",
-            Fault::Kill(_) => "dyno SIGKILL",
-            Fault::Stall(_) => "dyno SIGSTOP",
-            Fault::LongStall(_) => "dyno SIGSTOP, over a lease",
-            Fault::RestartRedis => "redis restart",
-            Fault::StopRedis => "redis SIGSTOP",
-            Fault::CutNormal => "CLIENT KILL normal",
-            Fault::CutPubsub => "CLIENT KILL pubsub",
-            Fault::Swallow => "link swallows all",
-            Fault::SwallowAnswers => "link swallows answers",
-            Fault::Flush => "redis FLUSHALL",
-        }
-    }
-
-    /// How long its part is away, or frozen, or cut off. `random` is up to 6 s.
-    fn duration(self, random: Duration) -> Duration {
-        match self {
-            Fault::Terminate(_) | Fault::Replace(_) | Fault::Kill(_) => random / 4,
-            Fault::Stall(_) | Fault::StopRedis => Duration::from_secs(1) + random,
-            Fault::LongStall(_) => Duration::from_secs(22) + random,
-            Fault::RestartRedis => random / 2,
-            Fault::Swallow | Fault::SwallowAnswers => Duration::from_secs(3) + random,
-            Fault::CutNormal | Fault::CutPubsub | Fault::Flush => Duration::ZERO,
-        }
-    }
-}
+/// Of a hundred faults so many are of this kind; its name; and for how many seconds its part is away, frozen or cut off: at
+/// least, and a random time up to so much longer.
+const FAULTS: [(usize, &str, f64, f64, Fault); 12] = [
+    (9, "dyno SIGTERM", 0.0, 1.5, Terminate),
+    (9, "dyno SIGTERM, replaced", 0.0, 1.5, Replace),
+    (16, "dyno SIGKILL", 0.0, 1.5, Kill),
+    (10, "dyno SIGSTOP", 1.0, 6.0, Freeze),
+    // Longer than a lease.
+    (6, "dyno SIGSTOP, over a lease", 22.0, 6.0, Freeze),
+    (8, "redis restart", 0.0, 3.0, RestartRedis),
+    (8, "redis SIGSTOP", 1.0, 6.0, FreezeRedis),
+    (10, "CLIENT KILL normal", 0.0, 0.0, CutRedis("normal")),
+    (10, "CLIENT KILL pubsub", 0.0, 0.0, CutRedis("pubsub")),
+    (7, "link swallows all", 3.0, 6.0, Link(Swallow)),
+    (7, "link swallows answers", 3.0, 6.0, Link(SwallowAnswers)),
+    // Only with `--flush`.
+    (6, "redis FLUSHALL", 0.0, 0.0, Flush),
+];
 
 /// Starts a fault every 2 to 7 seconds, but none that would not be over at `end`. Returns when all are over.
 pub async fn schedule(sim: Rc<Simulation>, seed: u64, end: Instant, flush: bool) {
     let mut rng = Rng::with_seed(seed ^ 0xfau64);
+    let kinds = &FAULTS[..FAULTS.len() - usize::from(!flush)];
+    let kinds: Vec<_> = kinds.iter().flat_map(|kind| vec![kind; kind.0]).collect();
     let mut running = vec![];
     loop {
         sleep(Duration::from_millis(rng.u64(2_000..7_000))).await;
-        let fault = Fault::random(&mut rng, sim.dynos.len(), flush);
-        let duration = fault.duration(Duration::from_millis(rng.u64(..6_000)));
+        let (_, name, least, more, fault) = *kinds[rng.usize(..kinds.len())];
+        let duration = Duration::from_secs_f64(least + more * rng.f64());
+        let dyno = rng.usize(..sim.dynos.len());
         if Instant::now() >= end {
             break;
         }
         if Instant::now() + duration + AFTERWARDS < end {
-            running.push(spawn_local(cause(sim.clone(), fault, duration)));
+            let cause = cause(sim.clone(), name, fault, dyno, duration);
+            running.push(spawn_local(cause));
         }
     }
     for fault in running {
@@ -109,101 +80,82 @@ pub async fn schedule(sim: Rc<Simulation>, seed: u64, end: Instant, flush: bool)
     }
 }
 
-async fn cause(sim: Rc<Simulation>, fault: Fault, duration: Duration) {
+/// Causes a fault, unless another fault has its part.
+async fn cause(sim: Rc<Simulation>, name: &'static str, fault: Fault, n: usize, time: Duration) {
     match fault {
-        Fault::Terminate(n)
-        | Fault::Replace(n)
-        | Fault::Kill(n)
-        | Fault::Stall(n)
-        | Fault::LongStall(n) => {
-            let Some(mut dyno) = sim.dynos[n].take() else {
-                return; // another fault has it
-            };
-            sim.count_fault(fault.name());
-            dyno_fault(&sim, fault, n, &mut dyno, duration).await;
-            sim.dynos[n].replace(Some(dyno));
+        Terminate | Replace | Kill | Freeze => {
+            if let Some(mut dyno) = sim.dynos[n].take() {
+                sim.count_fault(name);
+                dyno_fault(&sim, fault, n, &mut dyno, time).await;
+                sim.dynos[n].replace(Some(dyno));
+            }
         }
-        Fault::Swallow | Fault::SwallowAnswers => {
-            sim.count_fault(fault.name());
-            sim.dyno_fault_begins(0);
-            sim.proxy.set(match fault {
-                Fault::Swallow => Flow::Swallow,
-                _ => Flow::SwallowAnswers,
-            });
-            sleep(duration).await;
+        Link(flow) => {
+            sim.count_fault(name);
+            sim.dyno_health[0].fault_begins();
+            sim.proxy.set(flow);
+            sleep(time).await;
             sim.proxy.set(Flow::Through);
             sleep(CONNECTING).await;
-            sim.dyno_fault_ends(0);
+            sim.dyno_health[0].fault_ends();
         }
-        _ => {
-            let Some(mut redis) = sim.redis.take() else {
-                return;
-            };
-            sim.count_fault(fault.name());
-            sim.set_redis_works(false);
-            redis_fault(fault, &mut redis, duration).await;
-            sim.set_redis_works(true);
-            sim.redis.replace(Some(redis));
+        RestartRedis | FreezeRedis | CutRedis(_) | Flush => {
+            if let Some(mut redis) = sim.redis.take() {
+                sim.count_fault(name);
+                sim.redis_health.fault_begins();
+                redis_fault(fault, &mut redis, time).await;
+                sim.redis_health.fault_ends();
+                sim.redis.replace(Some(redis));
+            }
         }
     }
 }
 
 async fn dyno_fault(sim: &Simulation, fault: Fault, n: usize, dyno: &mut Dyno, time: Duration) {
-    match fault {
-        Fault::Kill(_) => {
-            dyno.kill().await;
-            sleep(time).await;
-            dyno.restart().await;
-        }
-        Fault::Terminate(_) => {
-            dyno.signal(SIGTERM);
-            exits_with_0(sim, n, dyno).await;
-            sleep(time).await;
-            dyno.restart().await;
-        }
-        Fault::Replace(_) => {
-            dyno.signal(SIGTERM);
-            sleep(LISTENER_CLOSED + time).await;
-            let successor = dyno.successor().await;
-            exits_with_0(sim, n, dyno).await;
-            *dyno = successor;
-        }
-        _ => {
-            sim.dyno_fault_begins(n);
-            dyno.signal(SIGSTOP);
-            sleep(time).await;
-            dyno.signal(SIGCONT);
-            sim.dyno_fault_ends(n);
-        }
+    if let Freeze = fault {
+        sim.dyno_health[n].fault_begins();
+        dyno.signal(SIGSTOP);
+        sleep(time).await;
+        dyno.signal(SIGCONT);
+        return sim.dyno_health[n].fault_ends();
     }
-}
-
-async fn exits_with_0(sim: &Simulation, n: usize, dyno: &mut Dyno) {
+    if let Kill = fault {
+        dyno.kill().await;
+        sleep(time).await;
+        return dyno.restart().await;
+    }
+    dyno.signal(SIGTERM);
+    let mut successor = None;
+    if let Replace = fault {
+        sleep(LISTENER_CLOSED + time).await;
+        successor = Some(dyno.successor().await);
+    }
     let status = dyno.exit(EXIT).await;
     if status.code() != Some(0) {
         sim.fail(format!("dyno {n} ended with {status} after SIGTERM"));
+    }
+    match successor {
+        Some(successor) => *dyno = successor,
+        None => {
+            sleep(time).await;
+            dyno.restart().await;
+        }
     }
 }
 
 async fn redis_fault(fault: Fault, redis: &mut Redis, time: Duration) {
     match fault {
-        Fault::RestartRedis => {
+        RestartRedis => {
             redis.stop().await;
             sleep(time).await;
             redis.restart().await;
         }
-        Fault::StopRedis => {
+        FreezeRedis => {
             redis.signal(SIGSTOP);
             sleep(time).await;
             redis.signal(SIGCONT);
         }
-        Fault::Flush => redis.cmd::<()>(&["FLUSHALL"]),
-        _ => {
-            let kind = match fault {
-                Fault::CutNormal => "normal",
-                _ => "pubsub",
-            };
-            redis.cmd::<u64>(&["CLIENT", "KILL", "TYPE", kind]);
-        }
+        CutRedis(kind) => _ = redis.cmd::<u64>(&["CLIENT", "KILL", "TYPE", kind]),
+        _ => redis.cmd::<()>(&["FLUSHALL"]),
     }
 }

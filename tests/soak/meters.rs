@@ -1,13 +1,12 @@
 //! Measures while the soak runs: a line every five seconds, memory and descriptors of the dynos, and the summary.
 
 use super::simulation::Simulation;
-use super::streams::Streams;
-use super::support::raw::http;
-use super::verify::{self, Count};
-use serde_json::Value;
+use super::support::page::Life;
+use super::verify;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 const EVERY: Duration = Duration::from_secs(5);
 const FIRST_MINUTE: Duration = Duration::from_secs(60);
@@ -20,59 +19,59 @@ const CLOSED: Duration = Duration::from_secs(8);
 
 pub struct Meters {
     sim: Rc<Simulation>,
-    streams: Streams,
     next: Instant,
-    /// Memory of the largest dyno in kB: after half of the time (at most a minute), and at the end.
+    /// Memory of the largest dyno in kB after half of the time (at most a minute).
     first_at: Duration,
     first_rss: Option<u64>,
-    last_rss: u64,
-    /// Descriptors that are not connections of clients: before the first client comes, and at the end.
+    /// Descriptors that are not connections of clients, before the first client comes.
     first_fds: usize,
-    last_fds: usize,
-    sockets: String,
+}
+
+/// Memory of the largest dyno in kB, and the descriptors of each.
+fn dynos(sim: &Simulation) -> (u64, Vec<usize>) {
+    let (mut rss, mut fds) = (0, vec![]);
+    for dyno in &sim.dynos {
+        if let Some(dyno) = dyno.borrow().as_ref() {
+            rss = rss.max(dyno.rss_kb());
+            fds.push(dyno.fds());
+        }
+    }
+    (rss, fds)
 }
 
 impl Meters {
     /// To be called before the first client comes.
-    pub fn new(sim: Rc<Simulation>, streams: Streams, duration: Duration) -> Meters {
-        let mut meters = Meters {
-            sim,
-            streams,
+    pub fn new(sim: Rc<Simulation>, duration: Duration) -> Meters {
+        Meters {
             next: Instant::now() + EVERY,
             first_at: FIRST_MINUTE.min(duration / 2),
             first_rss: None,
-            last_rss: 0,
-            first_fds: 0,
-            last_fds: 0,
-            sockets: String::new(),
-        };
-        meters.first_fds = meters.dynos().1.iter().sum();
-        meters
+            first_fds: dynos(&sim).1.iter().sum(),
+            sim,
+        }
     }
 
-    /// Memory of the largest dyno in kB, and the descriptors of each.
-    fn dynos(&self) -> (u64, Vec<usize>) {
-        let (mut rss, mut fds) = (0, vec![]);
-        for dyno in &self.sim.dynos {
-            if let Some(dyno) = dyno.borrow().as_ref() {
-                rss = rss.max(dyno.rss_kb());
-                fds.push(dyno.fds());
+    /// How often each of the things that this lists occurs in the lives of all users.
+    fn count<T: Ord>(&self, list: impl Fn(&Life) -> Vec<T>) -> BTreeMap<T, usize> {
+        let mut count = BTreeMap::new();
+        for user in self.sim.users.borrow().iter() {
+            for thing in user.borrow().lives().flat_map(|(life, _)| list(life)) {
+                *count.entry(thing).or_default() += 1;
             }
         }
-        (rss, fds)
+        count
     }
 
-    fn online(&self) -> usize {
+    /// The number of users with a connection, and of reconnects.
+    fn connections(&self) -> (usize, usize) {
         let users = self.sim.users.borrow();
-        users
-            .iter()
-            .filter(|user| user.borrow().connected.is_some())
-            .count()
+        let online = users.iter().filter(|user| user.borrow().life.connected);
+        let tries: usize = self.count(|life| vec![(); life.tries.len()]).values().sum();
+        (online.count(), tries.saturating_sub(users.len()))
     }
 
     pub fn read(&mut self) {
-        let (at, online) = (self.sim.start.elapsed(), self.online());
-        let (rss, fds) = self.dynos();
+        let (at, (rss, fds)) = (self.sim.start.elapsed(), dynos(&self.sim));
         if self.first_rss.is_none() && at >= self.first_at && fds.len() == self.sim.dynos.len() {
             self.first_rss = Some(rss);
         }
@@ -80,69 +79,62 @@ impl Meters {
             return;
         }
         self.next = Instant::now() + EVERY;
-        let in_stream: usize = self.streams.entries().values().map(Vec::len).sum();
+        let in_stream: usize = self.sim.streams.borrow().values().map(Vec::len).sum();
         let tally = self.sim.tally.borrow();
-        let faults: u64 = tally.faults.values().sum();
+        let (said, delivered, at) = (tally.said, tally.delivered, at.as_secs());
+        let faults: usize = tally.faults.values().sum();
+        let (online, reconnects) = self.connections();
         println!(
-            "at={}s online={online} said={} in_stream={in_stream} delivered={} reconnects={} faults={faults} rss_kb={rss} fds={fds:?}",
-            at.as_secs(),
-            tally.said,
-            tally.delivered,
-            tally.reconnects,
+            "at={at}s online={online} said={said} in_stream={in_stream} delivered={delivered} reconnects={reconnects} faults={faults} rss_kb={rss} fds={fds:?}"
         );
     }
 
-    /// Checks that the dynos have one connection for each user, no other descriptors, and no more memory.
-    pub async fn open_sockets(&mut self) {
+    /// Checks that the dynos have one connection for each user, no other descriptors, and no more memory. Then compares
+    /// what the users saw with the streams, and prints everything.
+    pub async fn summary(&self, flushed: bool) {
+        let sim = &self.sim;
         let start = Instant::now();
-        loop {
+        let (first_rss, first_fds) = (self.first_rss, self.first_fds);
+        let (sockets, last_rss, last_fds) = loop {
             let mut per_dyno = vec![];
-            for addr in &self.sim.addrs {
-                let head = format!("GET /healthz HTTP/1.1\r\nHost: {addr}\r\n\r\n");
-                let answer = timeout(EVERY, http(*addr, &head)).await;
-                let body = answer.map(|a| a.body).unwrap_or_default();
-                let health: Value = serde_json::from_slice(&body).unwrap_or_default();
-                per_dyno.push(health["connections"].as_u64());
+            for slot in &sim.dynos {
+                let dyno = slot.take().expect("no fault is left");
+                per_dyno.push(dyno.health().await["connections"].as_u64());
+                slot.replace(Some(dyno));
             }
             let open = per_dyno.iter().flatten().sum::<u64>() as usize;
-            let (rss, fds) = self.dynos();
-            let users = self.online();
-            self.last_rss = rss;
-            self.last_fds = fds.iter().sum::<usize>().saturating_sub(users);
-            self.sockets = format!("users={users} sockets={open} per_dyno={per_dyno:?}");
-            if open == users && self.last_fds <= self.first_fds + GROWTH_FDS {
-                break;
-            }
-            if start.elapsed() > CLOSED {
-                self.sim.fail(format!(
-                    "sockets left open: {}, other descriptors {}, at the start {}",
-                    self.sockets, self.last_fds, self.first_fds
+            let (rss, fds) = dynos(sim);
+            let users = self.connections().0;
+            let fds = fds.iter().sum::<usize>().saturating_sub(users);
+            let closed = open == users && fds <= first_fds + GROWTH_FDS;
+            let sockets = format!("users={users} sockets={open} per_dyno={per_dyno:?}");
+            if !closed && start.elapsed() > CLOSED {
+                sim.fail(format!(
+                    "sockets left open: {sockets}, other descriptors {fds}, at the start {first_fds}"
                 ));
-                break;
+            }
+            if closed || start.elapsed() > CLOSED {
+                break (sockets, rss, fds);
             }
             sleep(Duration::from_millis(500)).await;
+        };
+        if first_rss.is_some_and(|first| last_rss > first + GROWTH_KB) {
+            sim.fail(format!(
+                "memory grew from {first_rss:?} kB to {last_rss} kB"
+            ));
         }
-        let (first, last) = (self.first_rss, self.last_rss);
-        if let Some(first) = first.filter(|first| last > first + GROWTH_KB) {
-            self.sim
-                .fail(format!("memory grew from {first} kB to {last} kB"));
-        }
-    }
-
-    pub fn summary(&self, count: &Count) {
-        let tally = self.sim.tally.borrow();
+        let count = verify::messages(sim, flushed);
+        let tally = sim.tally.borrow();
         println!(
             "messages said={} confirmed={} given_up={} delivered={} shown={}",
             tally.said, count.confirmed, count.given_up, tally.delivered, count.shown
         );
-        let (reconnects, moves) = (tally.reconnects, tally.moves);
-        println!(
-            "reconnects={reconnects} moves={moves} closes={:?}",
-            tally.closes
-        );
-        println!("errors={:?}", tally.errors);
+        let closes = self.count(|life| life.closes.iter().map(|close| close.1).collect());
+        let moves: usize = self.count(|life| vec![(); life.moves.len()]).values().sum();
+        let reconnects = self.connections().1;
+        println!("reconnects={reconnects} moves={moves} closes={closes:?}");
+        println!("errors={:?}", self.count(|life| life.errors.clone()));
         println!("faults={:?}", tally.faults);
-        let rooms: Vec<String> = self.streams.entries().keys().cloned().collect();
         println!(
             "lost={} doubled={} out_of_order={} false_gaps={} gaps={} rooms_with_wrong_names={}",
             count.lost,
@@ -150,21 +142,14 @@ impl Meters {
             count.disordered,
             count.false_gaps,
             count.gaps,
-            verify::names(&self.sim, &rooms).len()
+            verify::names(sim).len()
         );
-        println!("{}", self.sockets);
+        println!("{sockets}");
         println!(
-            "rss_kb after {} s {:?}, at the end {}; other descriptors at the start {}, at the end {}",
+            "rss_kb after {} s {first_rss:?}, at the end {last_rss}; other descriptors at the start {first_fds}, at the end {last_fds}",
             self.first_at.as_secs(),
-            self.first_rss,
-            self.last_rss,
-            self.first_fds,
-            self.last_fds
         );
-        println!(
-            "machine_stalls={} failures={}",
-            tally.machine_stalls,
-            self.sim.failures.borrow().len()
-        );
+        let (stalls, failures) = (tally.machine_stalls, tally.failures);
+        println!("machine_stalls={stalls} failures={failures}");
     }
 }

@@ -1,168 +1,113 @@
 //! Two measurements. `--stampede`: how many pages connect within 100 ms after the dyno of a thousand pages is killed.
-//! `--status`: how soon every page knows that Redis is down, and up again.
+//! `--status`: how soon every page knows that Redis is down, and up again. They panic if a limit is broken.
 
-use super::Flags;
-use super::client::{Action, Client};
-use super::simulation::{Simulation, UserRef};
-use super::user::User;
-use fastrand::Rng;
-use nix::sys::signal::Signal::{SIGCONT, SIGKILL, SIGSTOP};
-use std::rc::Rc;
+use super::support::facts::{HEARTBEAT, REDIS_KNOWN_WITHIN};
+use super::support::page::Life;
+use super::support::{Crowd, Dyno, Page, Redis, Router, check};
+use futures_util::future::join_all;
+use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
 use std::time::Duration;
-use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
 
 const PAGES: usize = 1_000;
 const ROOMS: usize = 10;
-const BIN: Duration = Duration::from_millis(100);
 const MOST_PER_BIN: usize = 60;
 /// 95 % of the pages are back within this time.
 const BACK: Duration = Duration::from_secs(8);
-/// Every page knows the status of Redis within this time.
-const KNOWN: Duration = Duration::from_secs(5);
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Longer than a lease: members would flap when the leases of a killed dyno expire.
+const AFTERWARDS: Duration = Duration::from_secs(30);
 
-/// Starts clients who only listen, in ten rooms.
-fn start_clients(sim: &Rc<Simulation>, count: usize) -> Vec<UserRef> {
-    let mut rng = Rng::with_seed(sim.seed);
-    let mut users = vec![];
-    for n in 0..count {
-        let (name, room) = (format!("p{n:04}"), format!("room{}", n % ROOMS));
-        let idle = |_: &mut Rng| (Action::Nothing, PATIENCE);
-        let mut client = Client::new(sim, &name, &room, rng.fork(), idle);
-        users.push(client.user.clone());
-        spawn_local(async move {
-            sleep(Duration::from_millis(n as u64 * 5)).await;
-            client.run(Instant::now() + PATIENCE).await;
-        });
+/// Pages that only listen, in ten rooms.
+async fn crowds(router: &Router, pages: usize) -> Vec<Crowd> {
+    let mut crowds = vec![];
+    for n in 0..ROOMS {
+        crowds.push(Crowd::gather(router, &format!("room{n}"), pages / ROOMS).await);
     }
-    users
+    crowds
 }
 
-/// How long until the fact is true of all users; `None` if it takes longer than `PATIENCE`.
-async fn until(users: &[UserRef], fact: impl Fn(&User) -> bool) -> Option<Duration> {
-    let start = Instant::now();
-    while !users.iter().all(|user| fact(&user.borrow())) {
-        if start.elapsed() > PATIENCE {
-            return None;
-        }
-        sleep(Duration::from_millis(20)).await;
-    }
-    Some(start.elapsed())
-}
-
-pub async fn stampede(flags: &Flags) -> usize {
-    let sim = Simulation::start_with(flags, 2).await;
-    sim.router.set(&sim.addrs[..1]);
-    let users = start_clients(&sim, PAGES);
-    let all = PAGES / ROOMS;
-    let joined = until(&users, |user| user.connected.is_some() && user.count == all);
-    if joined.await.is_none() {
-        sim.fail("a thousand pages did not all join and see each other".into());
-    }
-    // Past two renewals and a tick: the first pages joined when the dyno had few connections.
-    sleep(Duration::from_secs(28)).await;
-    sim.router.set(&sim.addrs[1..]);
-    spawn_local(sim.clone().watch_leases());
-    sleep(Duration::from_secs(1)).await;
-    sim.tally.borrow_mut().tries.clear();
+pub async fn stampede() {
+    let redis = Redis::start(&["--appendonly", "yes"]).await;
+    let mut dyno = Dyno::start_on(&redis, &[]).await;
+    let next = Dyno::start_on(&redis, &[]).await;
+    let router = Router::to(&[dyno.addr()]);
+    let crowds = crowds(&router, PAGES).await;
+    // The first pages joined when the dyno had few connections. A tick tells them over how long a thousand spread.
+    sleep(HEARTBEAT + Duration::from_secs(4)).await;
+    router.set(&[next.addr()]);
     let killed = Instant::now();
-    let dyno = sim.dynos[0].take().expect("no fault has taken it");
-    dyno.signal(SIGKILL);
-    // Longer than a lease: members would flap when the leases of the killed dyno expire.
-    let mut fewest = usize::MAX;
-    while killed.elapsed() < PATIENCE {
-        for user in users.iter().map(|user| user.borrow()) {
-            if user.connected.is_some_and(|(dyno, _)| dyno == 1) {
-                fewest = fewest.min(user.count);
-            }
+    dyno.kill().await;
+    sleep(AFTERWARDS).await;
+    let (mut bins, mut back, mut fewest) = ([0; 600], vec![], u64::MAX);
+    for page in crowds.iter().flat_map(|crowd| &crowd.pages) {
+        let life = page.life();
+        for at in life.tries.iter().filter(|at| **at > killed) {
+            bins[(at.duration_since(killed).as_millis() as usize / 100).min(599)] += 1;
         }
-        sleep(Duration::from_millis(20)).await;
+        back.extend(life.dyno().map(|(since, _)| since.duration_since(killed)));
+        fewest = life.counts.iter().copied().fold(fewest, u64::min);
     }
-    let tries = sim.tally.borrow().tries.clone();
-    let mut bins = [0; 600];
-    for at in &tries {
-        let bin = at.saturating_duration_since(killed).as_millis() / BIN.as_millis();
-        bins[(bin as usize).min(599)] += 1;
-    }
-    let peak = bins.into_iter().max().unwrap_or(0);
-    let connected = users.iter().filter_map(|user| user.borrow().connected);
-    let mut back: Vec<Duration> = connected
-        .filter(|(dyno, _)| *dyno == 1)
-        .map(|(_, at)| at - killed)
-        .collect();
     back.sort();
+    let (all, connects) = (PAGES / ROOMS, bins.iter().sum::<usize>());
+    let peak = bins.into_iter().max().unwrap_or_default();
     let most = back.get(PAGES * 95 / 100 - 1).copied();
     println!(
-        "stampede pages={PAGES} peak_per_100ms={peak} connects={} back={} 95%_back_after={most:?} all_back_after={:?} fewest_members_shown={fewest} of {all}",
-        tries.len(),
+        "stampede pages={PAGES} peak_per_100ms={peak} connects={connects} back={} 95%_back_after={most:?} all_back_after={:?} fewest_members_shown={fewest} of {all}",
         back.len(),
         back.last(),
     );
-    if peak > MOST_PER_BIN {
-        sim.fail(format!(
-            "{peak} reconnects within 100 ms, more than {MOST_PER_BIN}"
-        ));
+    assert!(peak <= MOST_PER_BIN, "{peak} reconnects within 100 ms");
+    assert!(
+        most.is_some_and(|most| most <= BACK),
+        "95 % were back after {most:?}"
+    );
+    for crowd in &crowds {
+        crowd.saw_nobody_come_or_go();
+        crowd.pages.iter().for_each(check::nothing_wrong);
     }
-    if most.is_none_or(|most| most > BACK) {
-        sim.fail(format!(
-            "95 % were back after {most:?}, not within {BACK:?}"
-        ));
-    }
-    if fewest < all {
-        sim.fail(format!("members flapped: a list of {fewest} was shown"));
-    }
-    finish(&sim, &users)
 }
 
-pub async fn status(flags: &Flags) -> usize {
-    let sim = Simulation::start(flags).await;
-    let users = start_clients(&sim, flags.clients);
-    let joined = until(&users, |user| user.connected.is_some());
-    if joined.await.is_none() {
-        sim.fail("not everyone joined".into());
-    }
+pub async fn status(dynos: usize, pages: usize) {
+    let mut redis = Redis::start(&["--appendonly", "yes"]).await;
+    let dynos = join_all((0..dynos).map(|_| Dyno::start_on(&redis, &[]))).await;
+    let router = Router::to(&dynos.iter().map(Dyno::addr).collect::<Vec<_>>());
+    let crowds = crowds(&router, pages).await;
+    let pages: Vec<&Page> = crowds.iter().flat_map(|crowd| &crowd.pages).collect();
+    let all_know = async |began: Instant, down: bool| {
+        for page in &pages {
+            let left = REDIS_KNOWN_WITHIN.saturating_sub(began.elapsed());
+            let knows = |life: &Life| life.redis_down == down;
+            page.until("knows the status of Redis", left, knows).await;
+        }
+        began.elapsed()
+    };
     for round in 1..=3 {
         for how in ["stopped", "silent"] {
             sleep(Duration::from_secs(3)).await;
-            let mut redis = sim.redis.take().expect("no fault has taken it");
             let began = Instant::now(); // stopping takes a moment, too
             match how {
                 "silent" => redis.signal(SIGSTOP),
                 _ => redis.stop().await,
             }
-            let down = until(&users, |user| user.redis_down).await;
-            let down = down.map(|_| began.elapsed());
+            let down = all_know(began, true).await;
             match how {
                 "silent" => redis.signal(SIGCONT),
                 _ => redis.restart().await,
             }
-            let up = until(&users, |user| !user.redis_down).await;
-            sim.redis.replace(Some(redis));
+            let up = all_know(Instant::now(), false).await;
             println!(
                 "status round={round} redis={how} pages={} all_know_down_after={down:?} all_know_up_after={up:?}",
-                users.len()
+                pages.len()
             );
-            for (what, took) in [("down", down), ("up", up)] {
-                if took.is_none_or(|took| took > KNOWN) {
-                    sim.fail(format!(
-                        "{what} ({how}) reached every page after {took:?}, not {KNOWN:?}"
-                    ));
-                }
-            }
         }
     }
-    if sim.tally.borrow().reconnects > 0 {
-        sim.fail("pages lost their dyno because Redis went away".into());
+    for page in pages {
+        let tries = page.life().tries.len();
+        assert_eq!(
+            tries, 1,
+            "{} lost its dyno because Redis went away",
+            page.user
+        );
+        check::nothing_wrong(page);
     }
-    finish(&sim, &users)
-}
-
-fn finish(sim: &Simulation, users: &[UserRef]) -> usize {
-    for user in users.iter().map(|user| user.borrow()) {
-        for what in &user.wrong {
-            sim.fail(format!("{} in {}: {what}", user.name, user.room));
-        }
-    }
-    sim.failures.borrow().len()
 }

@@ -2,12 +2,10 @@
 //! For this it records since when each dyno and Redis run without a fault.
 
 use super::Flags;
-use super::compare::Seen;
-use super::support::page::Router;
+use super::support::check::Entry;
+use super::support::page::{Life, Router};
 use super::support::proxy::Proxy;
 use super::support::{Dyno, Id, Redis};
-use super::user::User;
-use futures_util::future::join_all;
 use serde_json::Value;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -23,30 +21,81 @@ const RENEWED: Duration = Duration::from_secs(8);
 /// A list of members may be this old when it arrives.
 const STALE: Duration = Duration::from_secs(4);
 /// A name without an owner is off every list after this time.
-pub const GHOST: Duration = Duration::from_secs(32);
+const GHOST: Duration = Duration::from_secs(32);
 /// How often leases are noted.
 const PERIOD: Duration = Duration::from_millis(250);
 /// A timer this late shows that the machine stalled, and the dynos with it.
 const STALL: Duration = Duration::from_secs(1);
 
+/// One simulated user.
+#[derive(Default)]
+pub struct User {
+    pub name: String,
+    pub room: String,
+    pub life: Life,
+    /// The lives of its page before each reload.
+    earlier: Vec<Life>,
+    /// The name's lease cannot have expired since `.0`; it was surely renewed at `.1`.
+    lease: Option<(Instant, Instant)>,
+    /// The client does not read, or reads old frames, until then.
+    pub blind_until: Option<Instant>,
+    /// A dyno may take the client's old socket for alive and renew the name until then.
+    pub half_open_until: Option<Instant>,
+    /// When the user left.
+    pub gone: Option<Instant>,
+}
+
 pub type UserRef = Rc<RefCell<User>>;
 
+impl User {
+    pub fn reload(&mut self) {
+        let next = self.life.reload();
+        self.earlier.push(std::mem::replace(&mut self.life, next));
+    }
+
+    /// The lives of its page, and when each of them ended. The last one has no end if the user is still there.
+    pub fn lives(&self) -> impl Iterator<Item = (&Life, Option<Instant>)> {
+        let earlier = self.earlier.iter();
+        let earlier = earlier.map(|life| (life, life.closes.last().map(|close| close.0)));
+        earlier.chain([(&self.life, self.gone)])
+    }
+}
+
+/// What the simulation itself has done and seen. Each user has a record of its own.
 #[derive(Default)]
 pub struct Tally {
-    pub said: u64,
-    pub delivered: u64,
-    pub reconnects: u64,
-    /// Changes of the connection without a moment without one.
-    pub moves: u64,
-    pub faults: BTreeMap<&'static str, u64>,
-    pub closes: BTreeMap<u16, u64>,
-    pub errors: BTreeMap<String, u64>,
-    /// When each try to connect was due.
-    pub tries: Vec<Instant>,
-    pub machine_stalls: u64,
+    pub said: usize,
+    pub delivered: usize,
+    pub faults: BTreeMap<&'static str, usize>,
+    pub machine_stalls: usize,
     /// Lists of members received, and how many of them were wrong.
-    pub lists: u64,
-    pub wrong_lists: u64,
+    pub lists: usize,
+    pub wrong_lists: usize,
+    pub failures: usize,
+}
+
+/// How many faults a dyno or Redis has at this moment, and when the last one ended.
+#[derive(Default)]
+pub struct Health {
+    faults: Cell<usize>,
+    last_end: Cell<Option<Instant>>,
+}
+
+impl Health {
+    pub fn fault_begins(&self) {
+        self.faults.update(|faults| faults + 1);
+    }
+
+    pub fn fault_ends(&self) {
+        self.faults.update(|faults| faults - 1);
+        self.last_end.set(Some(Instant::now()));
+    }
+
+    /// It has worked for longer than this.
+    fn is_good_for(&self, time: Duration) -> bool {
+        let good = self.last_end.get().is_none_or(|end| end.elapsed() > time);
+        good && self.faults.get() == 0
+    }
 }
 
 pub struct Simulation {
@@ -59,97 +108,89 @@ pub struct Simulation {
     pub router: Router,
     /// Between the first dyno and Redis.
     pub proxy: Proxy,
-    /// Since when each dyno and Redis work; `None` during a fault.
-    dynos_work: Vec<Cell<Option<Instant>>>,
-    redis_works: Cell<Option<Instant>>,
-    /// The faults of each dyno at this moment: it can be frozen and without Redis at once.
-    dyno_faults: Vec<Cell<usize>>,
+    /// A dyno can be frozen and without Redis at once.
+    pub dyno_health: Vec<Health>,
+    pub redis_health: Health,
     pub users: RefCell<Vec<UserRef>>,
-    by_name: RefCell<HashMap<String, UserRef>>,
     pub tally: RefCell<Tally>,
-    pub seen: RefCell<Seen>,
+    /// Every message of every room's stream so far. Redis trims the streams.
+    pub streams: RefCell<HashMap<String, Vec<Entry>>>,
     /// No more faults and no more actions: everything comes to rest.
     pub settling: Cell<bool>,
     /// Violations are only counted, not printed (for `--program single_file`).
     counting: bool,
-    pub failures: RefCell<Vec<String>>,
 }
 
 impl Simulation {
     pub async fn start(flags: &Flags) -> Rc<Simulation> {
-        Simulation::start_with(flags, flags.dynos).await
-    }
-
-    pub async fn start_with(flags: &Flags, count: usize) -> Rc<Simulation> {
         let redis = Redis::start(&["--appendonly", "yes"]).await;
         let proxy = Proxy::to_redis(&redis).await;
-        let names: Vec<String> = (1..=count).map(|n| format!("web.{n}")).collect();
-        let dynos = join_all(names.iter().enumerate().map(async |(n, name)| {
-            let url = if n == 0 {
-                proxy.redis_url()
-            } else {
-                redis.url()
+        let (mut dynos, mut named) = (vec![], vec![]);
+        for n in 1..=flags.dynos {
+            let url = match n {
+                1 => proxy.redis_url(),
+                _ => redis.url(),
             };
-            let vars = [("DYNO", &**name), ("MAX_PER_ADDRESS", "0")]; // all users have one address
-            Dyno::start_with_redis_at(&url, &vars).await
-        }))
-        .await;
-        let addrs: Vec<SocketAddr> = dynos.iter().map(Dyno::addr).collect();
-        let named: Vec<_> = addrs.iter().copied().zip(names).collect();
-        let now = Instant::now();
+            let name = format!("web.{n}");
+            let vars = [("DYNO", &*name), ("MAX_PER_ADDRESS", "0")]; // all users have one address
+            let dyno = Dyno::start_with_redis_at(&url, &vars).await;
+            named.push((dyno.addr(), name));
+            dynos.push(RefCell::new(Some(dyno)));
+        }
         Rc::new(Simulation {
             seed: flags.seed,
-            start: now,
+            start: Instant::now(),
             redis: RefCell::new(Some(redis)),
-            dynos: dynos.into_iter().map(|d| RefCell::new(Some(d))).collect(),
-            addrs,
+            dynos,
+            addrs: named.iter().map(|dyno| dyno.0).collect(),
             router: Router::to_named(&named),
             proxy,
-            dynos_work: vec![Cell::new(Some(now)); count],
-            redis_works: Cell::new(Some(now)),
-            dyno_faults: vec![Cell::new(0); count],
+            dyno_health: named.iter().map(|_| Health::default()).collect(),
+            redis_health: Health::default(),
             users: RefCell::default(),
-            by_name: RefCell::default(),
             tally: RefCell::default(),
-            seen: RefCell::default(),
+            streams: RefCell::default(),
             settling: Cell::new(false),
             counting: flags.single_file,
-            failures: RefCell::default(),
         })
     }
 
-    pub fn add_user(&self, user: User) -> UserRef {
-        let name = user.name.clone();
+    pub fn add_user(&self, name: &str, room: &str) -> UserRef {
+        let user = User {
+            name: name.into(),
+            room: room.into(),
+            ..User::default()
+        };
         let user = Rc::new(RefCell::new(user));
         self.users.borrow_mut().push(user.clone());
-        self.by_name.borrow_mut().insert(name, user.clone());
         user
     }
 
-    pub fn index_of(&self, dyno: SocketAddr) -> usize {
-        let found = self.addrs.iter().position(|addr| *addr == dyno);
-        found.expect("the router knows only these dynos")
+    /// The users who have not left.
+    pub fn present(&self) -> Vec<UserRef> {
+        let mut users = self.users.borrow().clone();
+        users.retain(|user| user.borrow().gone.is_none());
+        users
+    }
+
+    /// The newest id that is recorded of a room; `0-0` if there is none.
+    pub fn newest(&self, room: &str) -> Id {
+        let streams = self.streams.borrow();
+        let newest = streams.get(room).and_then(|entries| entries.last());
+        newest.map(|entry| entry.id).unwrap_or_default()
     }
 
     pub fn fail(&self, what: String) {
         if !self.counting {
             println!("FAILED {what}");
         }
-        self.failures.borrow_mut().push(what);
+        self.tally.borrow_mut().failures += 1;
     }
 
     pub fn count_fault(&self, kind: &'static str) {
         let at = self.start.elapsed().as_secs_f64();
         println!("fault={kind:?} at={at:.1}s");
         *self.tally.borrow_mut().faults.entry(kind).or_default() += 1;
-    }
-
-    /// Notes a message that somebody was shown.
-    pub fn note_message(&self, room: &str, talk: &Value) {
-        let mut seen = self.seen.borrow_mut();
-        let room = seen.entry(room.to_string()).or_default();
-        let cid = talk["cid"].as_str().unwrap_or("?");
-        room.insert(Id::of(talk, "id"), cid.to_string());
     }
 
     /// Sleeps, but not longer than until the simulation settles.
@@ -159,24 +200,11 @@ impl Simulation {
         }
     }
 
-    pub fn dyno_fault_begins(&self, dyno: usize) {
-        self.dyno_faults[dyno].update(|faults| faults + 1);
-        self.dynos_work[dyno].set(None);
-    }
-
-    pub fn dyno_fault_ends(&self, dyno: usize) {
-        self.dyno_faults[dyno].update(|faults| faults - 1);
-        let works = self.dyno_faults[dyno].get() == 0;
-        self.dynos_work[dyno].set(works.then(Instant::now));
-    }
-
-    pub fn set_redis_works(&self, works: bool) {
-        self.redis_works.set(works.then(Instant::now));
-    }
-
-    fn works_for(&self, dyno: usize) -> Option<Duration> {
-        let since = self.dynos_work[dyno].get()?.max(self.redis_works.get()?);
-        Some(since.elapsed())
+    /// The dyno and Redis have worked for longer than this.
+    fn works_for(&self, dyno: SocketAddr, time: Duration) -> bool {
+        let dynos = self.addrs.iter().zip(&self.dyno_health);
+        let mut dynos = dynos.filter(|(addr, _)| **addr == dyno);
+        self.redis_health.is_good_for(time) && dynos.all(|(_, health)| health.is_good_for(time))
     }
 
     /// Notes again and again whose lease has surely been renewed.
@@ -184,92 +212,71 @@ impl Simulation {
         loop {
             let before = Instant::now();
             sleep(PERIOD).await;
-            if before.elapsed() > PERIOD + STALL {
-                self.machine_stalled();
+            let now = Instant::now();
+            let stalled = now - before > PERIOD + STALL;
+            if stalled {
+                // The whole machine: perhaps no lease was renewed, and the time without faults begins now.
+                self.tally.borrow_mut().machine_stalls += 1;
+                for health in self.dyno_health.iter().chain([&self.redis_health]) {
+                    health.last_end.set(Some(now));
+                }
             }
-            self.note_leases();
-        }
-    }
-
-    /// A stall of the whole machine: perhaps no lease was renewed, and the time without faults begins now.
-    fn machine_stalled(&self) {
-        self.tally.borrow_mut().machine_stalls += 1;
-        for works in self.dynos_work.iter().chain([&self.redis_works]) {
-            works.update(|since| since.map(|_| Instant::now()));
-        }
-        for user in self.users.borrow().iter() {
-            user.borrow_mut().lease = None;
-        }
-    }
-
-    fn note_leases(&self) {
-        let now = Instant::now();
-        for user in self.users.borrow().iter() {
-            let mut user = user.borrow_mut();
-            let Some((dyno, since)) = user.connected else {
-                continue;
-            };
-            let works = self.works_for(dyno).is_some_and(|time| time > RENEWED);
-            let blind = user.blind_until.is_some_and(|until| now <= until);
-            if works && now - since > RENEWED && !blind {
-                let earlier = user.lease.filter(|(_, renewed)| now - *renewed < SAFE);
-                user.lease = Some((earlier.map_or(now, |lease| lease.0), now));
+            for user in self.users.borrow().iter() {
+                let mut user = user.borrow_mut();
+                user.lease.take_if(|_| stalled);
+                let blind = user.blind_until.is_some_and(|until| now <= until);
+                if let Some((since, dyno)) = user.life.dyno()
+                    && self.works_for(dyno, RENEWED)
+                    && now - since > RENEWED
+                    && !blind
+                {
+                    let earlier = user.lease.filter(|(_, renewed)| now - *renewed < SAFE);
+                    user.lease = Some((earlier.map_or(now, |lease| lease.0), now));
+                }
             }
         }
     }
 
     /// Checks the list of members that `dyno` just sent to `viewer`. Returns the violations as sentences.
-    pub fn judge_list(&self, viewer: &User, dyno: usize, frame: &Value) -> Vec<String> {
-        let now = Instant::now();
+    pub fn judge_list(&self, viewer: &User, dyno: SocketAddr, frame: &Value) -> Vec<String> {
+        let (now, mut wrong) = (Instant::now(), vec![]);
+        let mut tally = self.tally.borrow_mut();
+        tally.lists += 1;
+        let shown: HashSet<&str> = viewer.life.users.iter().map(String::as_str).collect();
+        // A client that does not read does not answer Pings either, and may lose its name.
         let blind = viewer.blind_until.is_some_and(|until| now < until);
-        if blind || viewer.count > viewer.users.len() {
-            return vec![];
+        if blind || frame["count"] != shown.len() {
+            return wrong;
         }
-        let mut wrong = vec![];
-        let shown: HashSet<&str> = viewer.users.iter().map(String::as_str).collect();
-        if shown.len() != viewer.count {
-            wrong.push(format!("a list that does not match its count: {frame}"));
-        }
-        let current = self.works_for(dyno).is_some_and(|time| time > STALE);
-        for other in self.users.borrow().iter().filter(|_| current) {
+        let current = self.works_for(dyno, STALE);
+        let all_work = self.addrs.iter().all(|dyno| self.works_for(*dyno, GHOST));
+        for other in self.users.borrow().iter() {
             let Ok(other) = other.try_borrow() else {
                 continue; // the viewer itself
             };
-            let elsewhere = other.room != viewer.room || other.gone.is_some();
-            if elsewhere || shown.contains(&*other.name) {
-                continue;
-            }
-            if let Some((from, renewed)) = other.lease
-                && now - from > STALE
-                && now - renewed < SAFE
-            {
-                wrong.push(format!(
-                    "{} is missing on the list of dyno {dyno}, though its lease was renewed {:?} before; {}",
-                    other.name,
-                    now - renewed,
-                    other.recent_events()
-                ));
+            let (name, is_shown) = (&other.name, shown.contains(&*other.name));
+            if let Some(gone) = other.gone {
+                let last = other.half_open_until.map_or(gone, |until| until.max(gone));
+                if is_shown && all_work && now > last + GHOST {
+                    let ago = now - gone;
+                    wrong.push(format!(
+                        "{name} is shown by {dyno} {ago:?} after it left: a ghost"
+                    ));
+                }
+            } else if let Some((from, renewed)) = other.lease {
+                let safe = now - from > STALE && now - renewed < SAFE;
+                if safe && current && other.room == viewer.room && !is_shown {
+                    let (ago, recent) = (now - renewed, other.life.recent());
+                    wrong.push(format!(
+                        "{name} is missing on the list of {dyno}, though its lease was renewed {ago:?} before; {recent}"
+                    ));
+                }
             }
         }
-        let all_work = self.dynos_work.iter().chain([&self.redis_works]);
-        let all_work: Option<Vec<Instant>> = all_work.map(Cell::get).collect();
-        let all_work = all_work.and_then(|since| since.into_iter().max());
-        let by_name = self.by_name.borrow();
-        for name in shown {
-            let other = by_name.get(name).and_then(|other| other.try_borrow().ok());
-            if let Some(other) = other
-                && let (Some(gone), Some(all_work)) = (other.gone, all_work)
-                && now
-                    > gone
-                        .max(all_work)
-                        .max(other.half_open_until.unwrap_or(gone))
-                        + GHOST
-            {
-                wrong.push(format!(
-                    "{name} is shown by dyno {dyno} {:?} after it left: a ghost",
-                    now - gone
-                ));
-            }
+        tally.wrong_lists += usize::from(!wrong.is_empty());
+        if !shown.contains(&*viewer.name) {
+            let recent = viewer.life.recent();
+            wrong.push(format!("not in its own list of {dyno}; {recent}"));
         }
         wrong
     }

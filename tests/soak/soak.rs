@@ -19,10 +19,8 @@ mod faults;
 mod meters;
 mod modes;
 mod simulation;
-mod streams;
 #[path = "../support/mod.rs"]
 mod support;
-mod user;
 mod verify;
 
 use client::Client;
@@ -32,12 +30,11 @@ use simulation::Simulation;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
-use streams::Streams;
 use tokio::task::{LocalSet, spawn_local};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 /// The rooms, and the share of the users of each, in per cent.
-const ROOMS: [(&str, u32); 6] = [
+const ROOMS: [(&str, usize); 6] = [
     ("plaza", 45),
     ("market", 25),
     ("library", 15),
@@ -85,7 +82,16 @@ fn main() -> ExitCode {
             _ => panic!("{word} is no flag of the soak"),
         }
     }
-    build_program(flags.single_file);
+    // The program is built in the profile of this example.
+    if std::env::var_os("DYNOCHAT_BIN").is_none() {
+        let program = match flags.single_file {
+            true => support::dyno::single_file(),
+            false => support::dyno::build(&["--bin", "dynochat"]).join("dynochat"),
+        };
+        // SAFETY: there is only one thread yet.
+        unsafe { std::env::set_var("DYNOCHAT_BIN", program) };
+    }
+    fastrand::seed(flags.seed);
     // One thread: the children end with the thread that started them, and the dynos need the other processors.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -93,11 +99,12 @@ fn main() -> ExitCode {
         .expect("a runtime");
     let failures = LocalSet::new().block_on(&runtime, async {
         let _descriptors = support::descriptors(4_096).await;
-        match &*mode {
-            "--stampede" => modes::stampede(&flags).await,
-            "--status" => modes::status(&flags).await,
-            _ => soak(&flags).await,
-        }
+        let mode = match &*mode {
+            "--stampede" => spawn_local(modes::stampede()),
+            "--status" => spawn_local(modes::status(flags.dynos, flags.clients)),
+            _ => return soak(&flags).await,
+        };
+        usize::from(mode.await.is_err()) // it panicked
     });
     match failures {
         n if flags.single_file => println!("seed={} result=counted failures={n}", flags.seed),
@@ -107,29 +114,17 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(failures > 0 && !flags.single_file))
 }
 
-/// Builds the program in the profile of this example, and tells the support where it is.
-fn build_program(single_file: bool) {
-    if std::env::var_os("DYNOCHAT_BIN").is_none() {
-        let program = match single_file {
-            true => support::dyno::single_file(),
-            false => support::dyno::build(&["--bin", "dynochat"]).join("dynochat"),
-        };
-        // SAFETY: there is only one thread yet.
-        unsafe { std::env::set_var("DYNOCHAT_BIN", program) };
-    }
-}
-
 async fn soak(flags: &Flags) -> usize {
     println!(
         "seed={} seconds={} dynos={} clients={}",
         flags.seed, flags.seconds, flags.dynos, flags.clients
     );
     let sim = Simulation::start(flags).await;
-    let rooms: Vec<String> = ROOMS.iter().map(|(room, _)| room.to_string()).collect();
     let url = sim.redis.borrow().as_ref().map(|redis| redis.url());
-    let streams = Streams::record(&url.expect("Redis has just started"), &rooms);
+    let url = url.expect("Redis has just started");
+    spawn_local(verify::record_streams(sim.clone(), url));
     let duration = Duration::from_secs(flags.seconds);
-    let mut meters = Meters::new(sim.clone(), streams.clone(), duration);
+    let mut meters = Meters::new(sim.clone(), duration);
     for slot in 0..flags.clients {
         spawn_local(client_slot(sim.clone(), slot));
     }
@@ -147,64 +142,53 @@ async fn soak(flags: &Flags) -> usize {
     sim.settling.set(true);
     println!("settling");
     let settling = Instant::now();
-    let mut unsettled = vec![];
-    let settled = timeout(SETTLE, async {
-        loop {
-            unsettled = match flags.single_file {
-                true => vec!["a program that may never come to rest".to_string()],
-                false => not_at_rest(&sim, &streams, &rooms),
-            };
-            if unsettled.is_empty() {
-                break;
-            }
-            sleep(Duration::from_millis(500)).await;
-            meters.read();
+    let unsettled = loop {
+        let unsettled = match flags.single_file {
+            true => vec!["a program that may never come to rest".to_string()],
+            false => not_at_rest(&sim),
+        };
+        if unsettled.is_empty() || settling.elapsed() > SETTLE {
+            break unsettled;
         }
-    });
-    if settled.await.is_err() {
-        for what in unsettled.iter().take(20) {
-            sim.fail(format!(
-                "not at rest {SETTLE:?} after the last fault: {what}"
-            ));
-        }
+        sleep(Duration::from_millis(500)).await;
+        meters.read();
+    };
+    for what in unsettled.iter().take(20) {
+        sim.fail(format!(
+            "not at rest {SETTLE:?} after the last fault: {what}"
+        ));
     }
     println!("settled after {:.1?}", settling.elapsed());
     compare::print(&sim);
-    if flags.single_file {
-        return sim.failures.borrow().len();
+    if !flags.single_file {
+        meters.summary(flags.flush).await;
     }
-    meters.open_sockets().await;
-    streams.stop();
-    let count = verify::messages(&sim, &streams, flags.flush);
-    meters.summary(&count);
-    sim.failures.borrow().len()
+    sim.tally.borrow().failures
 }
 
 /// The reasons why the simulation is not at rest yet: users without a connection, messages without
 /// an acknowledgement, lists of members.
-fn not_at_rest(sim: &Simulation, streams: &Streams, rooms: &[String]) -> Vec<String> {
+fn not_at_rest(sim: &Simulation) -> Vec<String> {
     let mut unsettled = vec![];
-    for user in verify::present(sim) {
+    for user in sim.present() {
         let user = user.borrow();
-        let (name, newest) = (&user.name, streams.newest(&user.room));
-        if user.connected.is_none() {
+        let (name, life) = (&user.name, &user.life);
+        if !life.connected {
             unsettled.push(format!("{name} is not connected"));
-        } else if user.redis_down {
+        } else if life.redis_down {
             unsettled.push(format!("{name} sees that Redis is down"));
         }
-        if let Some(message) = user.pending() {
-            let cid = &message.cid;
-            unsettled.push(format!("{name} has no acknowledgement for {cid}"));
+        if let Some(own) = life.own.iter().find(|own| own.is_pending()) {
+            unsettled.push(format!("{name} has no acknowledgement for {}", own.cid));
         }
-        if let Some(last) = user.last() {
-            if last < newest {
-                unsettled.push(format!("{name} has not seen {newest}"));
-            } else if last > newest {
-                unsettled.push(format!("{last}, which {name} saw, is not recorded yet"));
-            }
+        let (last, newest) = (life.last, sim.newest(&user.room));
+        if last.is_some_and(|last| last != newest) {
+            unsettled.push(format!(
+                "{name} has seen up to {last:?}, recorded up to {newest}"
+            ));
         }
     }
-    unsettled.extend(verify::names(sim, rooms));
+    unsettled.extend(verify::names(sim));
     unsettled
 }
 
@@ -213,17 +197,13 @@ async fn client_slot(sim: Rc<Simulation>, slot: usize) {
     let seed = sim.seed.wrapping_mul(1_000_003).wrapping_add(slot as u64);
     let mut rng = Rng::with_seed(seed);
     sleep(Duration::from_secs_f64(rng.f64() * 2.0)).await;
+    let shares = ROOMS.iter().flat_map(|(room, share)| vec![*room; *share]);
+    let shares: Vec<&str> = shares.collect();
     for n in 0.. {
-        let mut dice = rng.u32(..100);
-        let room = ROOMS.iter().find(|(_, share)| {
-            let hit = dice < *share;
-            dice = dice.saturating_sub(*share);
-            hit
-        });
-        let room = room.expect("the shares make 100").0;
+        let room = shares[rng.usize(..shares.len())];
         let first_action = Duration::from_secs_f64(rng.f64() * 20.0);
         let name = format!("p{slot:03}-{n}");
-        let mut client = Client::new(&sim, &name, room, rng.fork(), client::random_action);
+        let mut client = Client::new(&sim, &name, room, rng.fork());
         client.run(Instant::now() + first_action).await;
         sleep(Duration::from_secs_f64(rng.f64() * 20.0)).await;
         if sim.settling.get() {

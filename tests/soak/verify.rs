@@ -1,13 +1,43 @@
-//! The checks at the end, when everything is at rest. A failure says who, what, and on which dyno.
+//! The record of the streams, and the checks at the end, when everything is at rest. A failure says who, and what.
 
-use super::simulation::{Simulation, UserRef};
-use super::streams::{Entry, Streams, read};
-use super::support::check;
-use super::user::{Outcome, User};
+use super::ROOMS;
+use super::simulation::{Simulation, User};
+use super::support::check::{self, Entry, entries};
+use super::support::page::Life;
+use super::support::{Id, facts::stream_key};
+use redis::RedisResult;
 use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::time::sleep;
 
 /// A history holds 1,000 messages or 128 KiB, in any case more than this: if fewer are missing, a gap is false.
 const SURELY_HELD: usize = 400;
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Records every message of every room's stream, for ever.
+pub async fn record_streams(sim: Rc<Simulation>, url: String) {
+    let client = redis::Client::open(url).expect("the URL of our own Redis");
+    loop {
+        let _ = follow_streams(&sim, &client).await; // while Redis is down: try again soon
+        sleep(PAUSE).await;
+    }
+}
+
+async fn follow_streams(sim: &Simulation, client: &redis::Client) -> RedisResult<()> {
+    let mut connection = client.get_multiplexed_async_connection().await?;
+    loop {
+        for (room, _) in ROOMS {
+            let later = format!("({}", sim.newest(room));
+            let mut read = redis::cmd("XRANGE");
+            read.arg(&[stream_key(room), later, "+".into()]);
+            let new = entries(read.query_async(&mut connection).await?);
+            let mut streams = sim.streams.borrow_mut();
+            streams.entry(room.into()).or_default().extend(new);
+        }
+        sleep(PAUSE).await;
+    }
+}
 
 #[derive(Default)]
 pub struct Count {
@@ -22,175 +52,136 @@ pub struct Count {
 }
 
 /// Compares what each user saw and sent with the streams.
-pub fn messages(sim: &Simulation, streams: &Streams, flushed: bool) -> Count {
+pub fn messages(sim: &Simulation, flushed: bool) -> Count {
     let mut count = Count::default();
-    let entries = streams.entries();
     if !flushed {
-        compare_streams(sim, &entries);
+        compare_streams(sim);
     }
     for user in sim.users.borrow().iter() {
         let user = user.borrow();
-        let stream = entries.get(&user.room).map_or(&[][..], Vec::as_slice);
+        let streams = sim.streams.borrow();
+        let stream = streams.get(&user.room).map_or(&[][..], Vec::as_slice);
+        let ids: Vec<Id> = stream.iter().map(|entry| entry.id).collect();
         let fail = |what: String| sim.fail(format!("{} in {}: {what}", user.name, user.room));
-        for what in &user.wrong {
-            count.doubled += usize::from(what.starts_with("doubled"));
-            count.disordered += usize::from(what.starts_with("out of order"));
-            fail(what.clone());
+        for (life, end) in user.lives() {
+            for what in check::violations(life) {
+                count.doubled += usize::from(what.starts_with("doubled"));
+                count.disordered += usize::from(what.starts_with("out of order"));
+                fail(what);
+            }
+            // Later messages may have been on their way when the page ended.
+            let last = life.shown.last().map(|shown| shown.id);
+            let until = ids.partition_point(|id| end.is_none() || Some(*id) <= last);
+            compare_shown(life, &ids[..until], &mut count, fail);
         }
-        compare_shown(&user, stream, &mut count, fail);
         compare_sent(&user, stream, &mut count, fail);
     }
     count
 }
 
 /// Each stream in Redis must equal the last part of the recording.
-fn compare_streams(sim: &Simulation, entries: &HashMap<String, Vec<Entry>>) {
+fn compare_streams(sim: &Simulation) {
     let redis = sim.redis.borrow();
     let redis = redis.as_ref().expect("no fault is left");
-    let client = redis::Client::open(redis.url()).expect("the URL of our own Redis");
-    let mut connection = client.get_connection().expect("Redis is there");
-    for (room, recorded) in entries {
-        let left = read(&mut connection, room, "-").expect("a stream can be read");
+    for (room, recorded) in sim.streams.borrow().iter() {
+        let left = entries(redis.cmd(&["XRANGE", &stream_key(room), "-", "+"]));
         if !recorded.ends_with(&left) {
+            let known = left.iter().filter(|entry| recorded.contains(entry));
+            let (n, all) = (known.count(), left.len());
             sim.fail(format!(
-                "the stream of {room} has changed: {} of {} entries were recorded",
-                left.iter().filter(|e| recorded.contains(e)).count(),
-                left.len()
+                "the stream of {room} has changed: {n} of {all} entries were recorded"
             ));
         }
     }
 }
 
-fn compare_shown(user: &User, stream: &[Entry], count: &mut Count, fail: impl Fn(String)) {
-    for (n, stretch) in user.stretches.iter().enumerate() {
-        count.shown += stretch.ids.len();
-        let is_last = n + 1 == user.stretches.len();
-        let end = match stretch.ids.last() {
-            _ if is_last && user.gone.is_none() => stream.last().map_or(stretch.after, |e| e.id),
-            Some(last) => *last,
-            None => stretch.after,
-        };
-        let expected: BTreeSet<_> = stream
-            .iter()
-            .map(|e| e.id)
-            .filter(|id| *id > stretch.after && *id <= end)
-            .collect();
-        let ids: BTreeSet<_> = stretch.ids.iter().copied().collect();
-        if !stretch.ids.is_sorted_by(|a, b| a < b) {
-            count.disordered += 1;
-            fail(format!("saw ids out of order: {:?}", stretch.ids));
-        }
-        let missing: Vec<_> = expected.difference(&ids).map(|id| id.to_string()).collect();
-        if !missing.is_empty() {
-            count.lost += missing.len();
+fn compare_shown(life: &Life, stream: &[Id], count: &mut Count, fail: impl Fn(String)) {
+    let (recent, Some(from)) = (life.recent(), life.from) else {
+        return;
+    };
+    let seen: Vec<Id> = life.shown.iter().map(|shown| shown.id).collect();
+    let (missing, extra) = check::differences(stream, from, &seen, &life.gaps);
+    count.shown += seen.len();
+    count.lost += missing.len();
+    count.disordered += extra.len();
+    if !missing.is_empty() {
+        fail(format!("missed {missing:?} after {from}; {recent}"));
+    }
+    if !extra.is_empty() {
+        fail(format!("saw {extra:?}, which the stream never held"));
+    }
+    for gap in &life.gaps {
+        count.gaps += 1;
+        let resumed = seen[..seen.partition_point(|id| id < gap)].last();
+        let resumed = resumed.unwrap_or(&from);
+        let between = stream.iter().filter(|id| resumed < id && id <= &gap);
+        let between = between.count();
+        if between < SURELY_HELD && stream.contains(resumed) {
+            count.false_gaps += 1;
             fail(format!(
-                "missed {missing:?} after {} (dynos {:?})",
-                stretch.after, user.dynos
+                "got a gap from {resumed} to {gap} with only {between} messages; {recent}"
             ));
-        }
-        let extra: Vec<_> = ids.difference(&expected).map(|id| id.to_string()).collect();
-        if !extra.is_empty() {
-            count.disordered += extra.len();
-            fail(format!("saw {extra:?}, which the stream never held"));
-        }
-        if let Some((from, to)) = stretch.gap {
-            count.gaps += 1;
-            let between = stream.iter().filter(|e| e.id > from && e.id <= to).count();
-            if between < SURELY_HELD && stream.iter().any(|e| e.id == from) {
-                count.false_gaps += 1;
-                fail(format!(
-                    "got a gap between {from} and {to} with only {between} messages (dynos {:?})",
-                    user.dynos
-                ));
-            }
         }
     }
 }
 
 fn compare_sent(user: &User, stream: &[Entry], count: &mut Count, fail: impl Fn(String)) {
-    let mut by_cid: HashMap<&str, Vec<usize>> = HashMap::new();
-    for (n, entry) in stream.iter().enumerate() {
-        if entry.user == user.name {
-            by_cid.entry(&entry.cid).or_default().push(n);
-        }
+    let mut by_cid: HashMap<&str, Vec<Id>> = HashMap::new();
+    for entry in stream.iter().filter(|entry| entry.user == user.name) {
+        by_cid.entry(&entry.cid).or_default().push(entry.id);
     }
-    let mut previous = None;
-    for message in &user.messages {
-        let cid = &message.cid;
-        let places = by_cid.get(&**cid).map_or(&[][..], Vec::as_slice);
-        let times = places.len();
-        if times > 1 {
+    let mut previous = Id::default();
+    for own in &user.life.own {
+        let cid = &own.cid;
+        let stored = by_cid.get(&**cid).map_or(&[][..], Vec::as_slice);
+        if stored.len() > 1 {
             count.doubled += 1;
-            fail(format!("the talk {cid} is in the stream {times} times"));
+            fail(format!("the talk {cid} is in the stream as {stored:?}"));
         }
-        match message.outcome {
-            Outcome::Confirmed(id) => {
-                count.confirmed += 1;
-                if places.first().map(|n| stream[*n].id) != Some(id) {
-                    count.lost += 1;
-                    fail(format!(
-                        "{cid} was acknowledged as {id}, the stream has it at {places:?}"
-                    ));
-                }
-            }
-            Outcome::GivenUp => count.given_up += 1,
-            Outcome::Pending => {
+        match own.id {
+            Some(id) if stored.first() == Some(&id) => count.confirmed += 1,
+            None if own.given_up => count.given_up += 1,
+            acknowledged => {
                 count.lost += 1;
                 fail(format!(
-                    "{cid} was never acknowledged; in the stream {times} times"
+                    "{cid} is acknowledged as {acknowledged:?}, the stream has it as {stored:?}"
                 ));
             }
         }
-        if let Some(place) = places.first() {
-            if previous.is_some_and(|previous| previous > *place) {
+        if let Some(first) = stored.first() {
+            if previous > *first {
                 count.disordered += 1;
                 fail(format!("{cid} is stored before an earlier message"));
             }
-            previous = Some(*place);
+            previous = *first;
         }
     }
 }
 
 /// In each room, the names with a lease, the names shown and the users there must be the same. Returns the differences.
-pub fn names(sim: &Simulation, rooms: &[String]) -> Vec<String> {
+pub fn names(sim: &Simulation) -> Vec<String> {
     let redis = sim.redis.borrow();
     let Some(redis) = redis.as_ref() else {
         return vec!["Redis is down".into()];
     };
     let mut wrong = vec![];
-    for room in rooms {
-        let mut here = present(sim);
-        here.retain(|user| user.borrow().room == *room);
+    for (room, _) in ROOMS {
+        let mut here = sim.present();
+        here.retain(|user| user.borrow().room == room);
         let real: BTreeSet<String> = here.iter().map(|user| user.borrow().name.clone()).collect();
-        let leased = check::leases(redis, room);
-        if leased != real {
-            let ghosts: Vec<_> = leased.difference(&real).collect();
-            let missing: Vec<_> = real.difference(&leased).collect();
-            wrong.push(format!(
-                "in {room} these names have a lease and no user: {ghosts:?}; these have no lease: {missing:?}"
-            ));
-        }
-        for user in &here {
-            let user = user.borrow();
-            let shown: BTreeSet<String> = user.users.iter().cloned().collect();
-            if shown != real {
+        let mut compare = |who: &str, names: BTreeSet<String>| {
+            let (more, fewer) = (&names - &real, &real - &names);
+            if names != real {
                 wrong.push(format!(
-                    "{} on {:?} is shown {:?} too many and {:?} too few of {} in {room}",
-                    user.name,
-                    user.connected.map(|(dyno, _)| dyno),
-                    shown.difference(&real).collect::<Vec<_>>(),
-                    real.difference(&shown).collect::<Vec<_>>(),
-                    real.len(),
+                    "{who} in {room}: {more:?} too many and {fewer:?} too few"
                 ));
             }
+        };
+        compare("names with a lease", check::leases(redis, room));
+        for user in here.iter().map(|user| user.borrow()) {
+            let shown = user.life.users.iter().cloned().collect();
+            compare(&format!("{} is shown", user.name), shown);
         }
     }
     wrong
-}
-
-/// The users who have not left.
-pub fn present(sim: &Simulation) -> Vec<UserRef> {
-    let mut users = sim.users.borrow().clone();
-    users.retain(|user| user.borrow().gone.is_none());
-    users
 }

@@ -3,16 +3,41 @@
 
 use super::client::Id;
 use super::facts::{names_key, stream_key};
+use super::page::Life;
 use super::{Client, Dyno, PATIENCE, Page, Redis, eventually};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::time::Duration;
 
+/// A message in a room's stream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    pub id: Id,
+    pub cid: String,
+    pub user: String,
+}
+
+/// The answer to XRANGE: the id and the fields of each entry.
+pub type Rows = Vec<(String, Vec<String>)>;
+
+pub fn entries(rows: Rows) -> Vec<Entry> {
+    let entry = |(id, fields): (String, Vec<String>)| {
+        let body: Value = serde_json::from_str(&fields[1]).unwrap_or_default();
+        let word = |field: &str| body[field].as_str().unwrap_or("?").to_string();
+        Entry {
+            id: id.parse().expect("a stream entry has an id"),
+            cid: word("cid"),
+            user: word("user"),
+        }
+    };
+    rows.into_iter().map(entry).collect()
+}
+
 /// The ids in a room's stream, oldest first.
 pub fn stream(redis: &Redis, room: &str) -> Vec<Id> {
-    let entries: Vec<(String, Vec<String>)> = redis.cmd(&["XRANGE", &stream_key(room), "-", "+"]);
-    let id = |entry: &(String, _)| entry.0.parse().expect("a stream entry has an id");
-    entries.iter().map(id).collect()
+    let rows = redis.cmd(&["XRANGE", &stream_key(room), "-", "+"]);
+    entries(rows).iter().map(|entry| entry.id).collect()
 }
 
 /// From the first message it saw, a client saw everything in the stream, in order and once.
@@ -36,63 +61,69 @@ pub fn pages_saw_everything(redis: &Redis, pages: &[Page]) {
     for page in pages {
         let read = || stream(redis, &page.room);
         let stream = streams.entry(&page.room).or_insert_with(read);
-        let gaps = page.life().gaps.clone();
-        slice_of(stream, &page.user, &page.ids(), &gaps);
         nothing_wrong(page);
+        let (ids, life) = (page.ids(), page.life());
+        let from = life.from.unwrap_or_default();
+        agrees(stream, &page.user, from, &ids, &life.gaps);
     }
 }
 
 /// A page found no violation, and saw no message under two ids.
 pub fn nothing_wrong(page: &Page) {
-    let (life, user) = (page.life(), &page.user);
+    let wrong = violations(&page.life());
     assert!(
-        life.wrong.is_empty(),
-        "{user} in {}: {:?}",
-        page.room,
-        life.wrong
+        wrong.is_empty(),
+        "{} in {}: {wrong:?}",
+        page.user,
+        page.room
     );
+}
+
+/// What a page found wrong, and the messages that it saw under two ids.
+pub fn violations(life: &Life) -> Vec<String> {
     let mut cids = BTreeSet::new();
-    for shown in &life.shown {
-        let new = cids.insert(&shown.cid);
-        assert!(new, "{user} saw the message {shown:?} under two ids");
-    }
+    let twice = life.shown.iter().filter(|shown| !cids.insert(&shown.cid));
+    let twice = twice.map(|shown| format!("saw {shown:?} under another id before"));
+    life.wrong.iter().cloned().chain(twice).collect()
 }
 
 /// `seen` is in order, has no id twice, and holds all of `stream` from its first id on. Ids may be missing only right
 /// before one of `gaps`. Ids older than the stream cannot be compared: it is trimmed at its old end.
 pub fn slice_of(stream: &[Id], who: &str, seen: &[Id], gaps: &[Id]) {
+    if let Some(from) = seen.first() {
+        agrees(stream, who, *from, seen, gaps);
+    }
+}
+
+fn agrees(stream: &[Id], who: &str, from: Id, seen: &[Id], gaps: &[Id]) {
     assert!(
         seen.is_sorted_by(|a, b| a < b),
         "{who} saw ids out of order or twice: {seen:?}"
     );
     let Some(oldest) = stream.first() else { return };
-    let seen_none = seen.is_empty() && gaps.is_empty();
     let seen = &seen[seen.partition_point(|id| id < oldest)..];
-    let Some(first) = seen.first() else {
-        let n = stream.len();
-        assert!(seen_none, "{who} saw nothing of {n} in the stream");
-        return;
-    };
-    let stream = &stream[stream.partition_point(|id| id < first)..];
-    let not_in = |ids: &[Id], id: &Id| ids.binary_search(id).is_err();
-    let extra: Vec<_> = seen.iter().filter(|id| not_in(stream, id)).collect();
+    let (missing, extra) = differences(stream, from, seen, gaps);
+    let n = stream.len();
     assert!(
-        extra.is_empty(),
-        "{who} saw {extra:?}, which the stream does not hold"
+        missing.is_empty() && extra.is_empty(),
+        "{who} missed {missing:?} of {n} in the stream, and saw {extra:?}, which it does not hold"
     );
-    // A gap explains a missing id if the next id that this client saw is where the gap ends.
+}
+
+/// The ids of `stream` from this id on that are missing in `seen`, except right before one of `gaps`; and the ids in
+/// `seen` that the stream does not hold. Both are in order.
+pub fn differences(stream: &[Id], from: Id, seen: &[Id], gaps: &[Id]) -> (Vec<Id>, Vec<Id>) {
+    let not_in = |ids: &[Id], id: &Id| ids.binary_search(id).is_err();
+    // A gap explains a missing id if nothing that was seen is between them.
     let explained = |id: &Id| {
         let next = seen.get(seen.partition_point(|seen| seen < id));
-        next.is_some_and(|next| gaps.contains(next))
+        let mut gaps = gaps.iter().filter(|gap| id < gap);
+        gaps.any(|gap| next.is_none_or(|next| next >= gap))
     };
-    let missing = stream.iter().filter(|id| not_in(seen, id));
-    let missing: Vec<_> = missing.filter(|id| !explained(id)).collect();
-    assert!(
-        missing.is_empty(),
-        "{who} missed {} of {}: {missing:?}",
-        missing.len(),
-        stream.len()
-    );
+    let missing = stream.iter().filter(|id| **id >= from && not_in(seen, id));
+    let extra = seen.iter().filter(|id| not_in(stream, id));
+    let missing = missing.filter(|id| !explained(id));
+    (missing.copied().collect(), extra.copied().collect())
 }
 
 /// Folded names whose lease has not ended, by the clock of Redis.
@@ -139,10 +170,7 @@ impl Base {
         eventually(what, PATIENCE, async || {
             let before = std::mem::replace(&mut fds, dyno.fds());
             steady = if before == fds { steady + 1 } else { 0 };
-            match steady {
-                10.. => Ok(()),
-                _ => Err((before, fds)),
-            }
+            if steady < 10 { Err(fds) } else { Ok(()) }
         })
         .await;
         let rss_kb = dyno.rss_kb();
@@ -159,16 +187,12 @@ impl Base {
 
     /// Waits until the descriptors are back to what they were, and memory to at most `growth_kb` more.
     pub async fn is_back(&self, dyno: &Dyno, within: Duration, growth_kb: u64) {
-        let what = "descriptors and memory are back to base";
-        eventually(what, within, async || {
-            let (fds, rss_kb) = (dyno.fds(), dyno.rss_kb());
-            match fds <= self.fds && rss_kb <= self.rss_kb + growth_kb {
-                true => Ok(()),
-                false => Err(format!(
-                    "{fds} descriptors after {}, {rss_kb} kB after {} (allowed growth {growth_kb})",
-                    self.fds, self.rss_kb
-                )),
-            }
+        let (fds, rss_kb) = (self.fds, self.rss_kb + growth_kb);
+        let what = format!("up to {fds} descriptors and {rss_kb} kB");
+        eventually(&what, within, async || {
+            let now = (dyno.fds(), dyno.rss_kb());
+            let back = now.0 <= fds && now.1 <= rss_kb;
+            if back { Ok(()) } else { Err(now) }
         })
         .await;
     }

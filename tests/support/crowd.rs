@@ -1,7 +1,7 @@
 //! Pages in one room that keep talking while its dynos and its Redis fail.
 
 use super::facts::HISTORY;
-use super::page::model::RESEND;
+use super::page::{Life, model::RESEND};
 use super::{PATIENCE, Page, Redis, Router, check};
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
@@ -20,10 +20,8 @@ impl Crowd {
             page.welcomed().await;
         }
         for page in &pages {
-            page.until("everyone is listed", PATIENCE, |life| {
-                life.counts.last().is_some_and(|c| c.1 == count as u64)
-            })
-            .await;
+            let all = |life: &Life| life.counts.last() == Some(&(count as u64));
+            page.until("everyone is listed", PATIENCE, all).await;
             page.life().counts.clear();
         }
         let room = room.to_string();
@@ -64,14 +62,12 @@ impl Crowd {
         let stream = check::stream(redis, &self.room);
         let newest = stream.last().copied();
         for page in &self.pages {
-            page.until("up to date", PATIENCE, |life| {
-                life.shown.last().map(|s| s.id) >= newest
-            })
-            .await;
+            let up_to_date = |life: &Life| life.shown.last().map(|s| s.id) >= newest;
+            page.until("up to date", PATIENCE, up_to_date).await;
             assert_eq!(page.life().gaps, [], "{} was told of a gap", page.user);
         }
         check::pages_saw_everything(redis, &self.pages);
-        let typed: usize = self.pages.iter().map(|page| page.life().typed).sum();
+        let typed: usize = self.pages.iter().map(|page| page.life().own.len()).sum();
         assert!(
             stream.len() == typed || stream.len() >= HISTORY,
             "{typed} typed, {} in the stream",
@@ -83,7 +79,7 @@ impl Crowd {
     pub fn saw_nobody_come_or_go(&self) {
         let all = self.pages.len() as u64;
         for page in &self.pages {
-            let counts: Vec<u64> = page.life().counts.iter().map(|c| c.1).collect();
+            let counts = page.life().counts.clone();
             assert!(
                 counts.iter().all(|count| *count == all),
                 "{} saw members come or go: {counts:?}",
@@ -94,16 +90,12 @@ impl Crowd {
 
     /// Each end of a connection: how long after `then`, and its code.
     pub fn closes_since(&self, then: Instant) -> Vec<(Duration, u16)> {
-        let mut closes = vec![];
-        for page in &self.pages {
-            let life = page.life();
-            let after = |at: Instant| at.duration_since(then);
-            closes.extend(
-                life.closes
-                    .iter()
-                    .map(|(at, code)| (after(at.into_std()), *code)),
-            );
-        }
+        let closes = self
+            .pages
+            .iter()
+            .flat_map(|page| page.life().closes.clone());
+        let closes = closes.map(|(at, code)| (at.into_std().duration_since(then), code));
+        let mut closes: Vec<_> = closes.collect();
         closes.sort();
         closes
     }

@@ -4,9 +4,11 @@
 pub mod model;
 
 use super::client::{Id, cid, token};
+use super::facts::MAX_LIST;
 use fastrand::Rng;
 use model::{Event, Model};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -16,48 +18,63 @@ use tokio::time::{Instant, sleep};
 
 pub use model::Router;
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Shown {
     pub id: Id,
-    pub user: String,
-    pub text: String,
     pub cid: String,
+    text: String,
 }
 
-/// Everything that a page has seen and done.
+/// A message that the user typed.
+pub struct Own {
+    pub cid: String,
+    typed: Instant,
+    /// The acknowledgement came, with this id.
+    pub id: Option<Id>,
+    /// The page does not send it again, because it cannot know whether the message is stored; or the user left.
+    pub given_up: bool,
+}
+
+impl Own {
+    pub fn is_pending(&self) -> bool {
+        self.id.is_none() && !self.given_up
+    }
+}
+
+/// Everything that a page has seen and done, and what of it was wrong.
 #[derive(Default)]
 pub struct Life {
+    /// The first message that the page was to see.
+    pub from: Option<Id>,
     /// The newest id shown; the page resumes from it.
     pub last: Option<Id>,
     /// Messages in the order of their ids.
     pub shown: Vec<Shown>,
+    /// Messages that came after newer ones. The acknowledgement of an own message may, if it is older than the history.
+    pub late: Vec<Shown>,
     /// The first id after each gap that was announced.
     pub gaps: Vec<Id>,
-    /// How many messages were typed, the cids of those that are acknowledged, and the cids of the others.
-    pub typed: usize,
-    pub confirmed: Vec<String>,
-    pending: Vec<(String, Instant)>,
+    pub own: Vec<Own>,
     pub users: Vec<String>,
     /// The count of members, each time it changed.
-    pub counts: Vec<(Instant, u64)>,
+    pub counts: Vec<u64>,
     pub status: Vec<(Instant, String)>,
+    /// What the last `status` of this connection said.
+    pub redis_down: bool,
     pub errors: Vec<String>,
     /// Each welcome: when, and from which dyno.
     pub welcomes: Vec<(Instant, SocketAddr)>,
     /// When each try to connect was due.
     pub tries: Vec<Instant>,
-    /// Each `move` frame; and each move: when, and to which dyno.
-    pub asked_to_move: Vec<Instant>,
+    /// Each move: when, and to which dyno.
     pub moves: Vec<(Instant, SocketAddr)>,
     /// Each time without a connection that was welcomed.
     pub away: Vec<Duration>,
-    lost_at: Option<Instant>,
+    pub lost_at: Option<Instant>,
     /// From typing a message to its acknowledgement.
     pub ack_times: Vec<Duration>,
     /// Each end of a connection and its code; 1006 without a Close.
     pub closes: Vec<(Instant, u16)>,
-    /// The close after which the page stopped.
-    pub stopped: Option<(u16, String)>,
     pub connected: bool,
     /// Violations that were found, as sentences.
     pub wrong: Vec<String>,
@@ -65,10 +82,7 @@ pub struct Life {
 }
 
 /// What the user does. The page's task carries it out.
-enum Request {
-    Say(String, String),
-    DropConnection,
-}
+type Request = Box<dyn FnOnce(&mut Model, &mut Life) + Send>;
 
 pub struct Page {
     pub room: String,
@@ -96,26 +110,27 @@ impl Page {
         self.life.lock().unwrap()
     }
 
-    fn request(&self, request: Request) {
-        self.life().requests.push(request);
+    fn request(&self, request: impl FnOnce(&mut Model, &mut Life) + Send + 'static) {
+        self.life().requests.push(Box::new(request));
         self.wake.notify_one();
     }
 
     /// Types a message. The page sends it when it can.
     pub fn say(&self, text: &str) -> String {
-        let cid = cid();
-        {
-            let mut life = self.life();
-            life.typed += 1;
-            life.pending.push((cid.clone(), Instant::now()));
-        }
-        self.request(Request::Say(cid.clone(), text.to_string()));
+        let (cid, text) = (cid(), text.to_string());
+        self.life().say(&cid);
+        let said = cid.clone();
+        self.request(|model, _| model.say(said, text));
         cid
     }
 
     /// Ends the connection without a Close. The page reconnects by its rules.
     pub fn drop_connection(&self) {
-        self.request(Request::DropConnection);
+        self.request(|model, life| {
+            if model.disconnect().is_some() {
+                life.closed(1006);
+            }
+        });
     }
 
     /// Waits for a fact about the page.
@@ -133,18 +148,16 @@ impl Page {
     }
 
     pub async fn welcomed(&self) {
-        self.until("connected and welcomed", super::PATIENCE, |life| {
-            life.connected
-        })
-        .await;
+        let connected = |life: &Life| life.connected;
+        self.until("welcomed", super::PATIENCE, connected).await;
     }
 
     /// Waits until everything typed is acknowledged.
     pub async fn all_sent(&self, within: Duration) {
-        self.until("everything typed is acknowledged", within, |life| {
-            life.pending.is_empty()
-        })
-        .await;
+        let what = "everything typed is acknowledged";
+        let acknowledged = |own: &Own| own.id.is_some();
+        let fact = |life: &Life| life.own.iter().all(acknowledged);
+        self.until(what, within, fact).await;
     }
 
     pub fn ids(&self) -> Vec<Id> {
@@ -159,20 +172,14 @@ impl Page {
         let life = self.life();
         let newest = life.shown.iter().rev().take(5);
         let newest: Vec<_> = newest.map(|s| format!("{} {}", s.id, s.text)).collect();
+        let pending = life.own.iter().filter(|own| own.id.is_none());
+        let pending: Vec<_> = pending.map(|own| &own.cid).collect();
+        let (user, room, n, recent) = (&self.user, &self.room, life.shown.len(), life.recent());
+        let (connected, users) = (life.connected, &life.users);
+        let (errors, wrong) = (&life.errors, &life.wrong);
         format!(
-            "{} in {}: connected {}, {} shown (newest first: {newest:?}), pending {:?}, users {:?}, closes {:?}, \
-             errors {:?}, status {:?}, stopped {:?}, wrong {:?}",
-            self.user,
-            self.room,
-            life.connected,
-            life.shown.len(),
-            life.pending,
-            life.users,
-            life.closes.iter().map(|c| c.1).collect::<Vec<_>>(),
-            life.errors,
-            life.status.iter().map(|s| &s.1).collect::<Vec<_>>(),
-            life.stopped,
-            life.wrong
+            "{user} in {room}: connected {connected}, {n} shown (newest first: {newest:?}), pending {pending:?}, users {users:?}, {recent}, \
+             errors {errors:?}, wrong {wrong:?}"
         )
     }
 }
@@ -188,44 +195,89 @@ async fn run(mut model: Model, life: Arc<Mutex<Life>>) {
     const FAR: Duration = Duration::from_secs(3_600);
     loop {
         let event = model.next(Instant::now() + FAR).await;
-        if let Event::Woken = event {
-            let requests = std::mem::take(&mut life.lock().unwrap().requests);
-            for request in requests {
-                match request {
-                    Request::Say(cid, text) => model.say(cid, text),
-                    Request::DropConnection if model.disconnect().is_some() => {
-                        life.lock().unwrap().closed(1006);
-                    }
-                    Request::DropConnection => {}
-                }
-            }
-            continue;
-        }
         let mut life = life.lock().unwrap();
-        match event {
-            Event::Try(due) => life.tries.push(due),
-            Event::Frame(dyno, frame) => life.hear(&frame, dyno),
-            Event::Moved(dyno, frame) => {
-                life.moves.push((Instant::now(), dyno));
-                life.welcome(&frame);
-            }
-            Event::Closed(code) => life.closed(code),
-            Event::Stopped(code, reason) => {
-                life.stopped = Some((code, reason));
-                life.connected = false;
-                return;
-            }
-            Event::Woken | Event::Time => {}
+        life.record(&event);
+        if let Event::Stopped(..) = event {
+            return;
+        }
+        for request in std::mem::take(&mut life.requests) {
+            request(&mut model, &mut life);
         }
     }
 }
 
 impl Life {
-    fn closed(&mut self, code: u16) {
+    pub fn say(&mut self, cid: &str) {
+        self.own.push(Own {
+            cid: cid.into(),
+            typed: Instant::now(),
+            id: None,
+            given_up: false,
+        });
+    }
+
+    pub fn closed(&mut self, code: u16) {
         let now = Instant::now();
         self.closes.push((now, code));
         self.lost_at = self.lost_at.or(self.connected.then_some(now));
         self.connected = false;
+    }
+
+    /// The life of the page after a reload: it has forgotten what it showed, and keeps what the user typed.
+    pub fn reload(&mut self) -> Life {
+        self.closed(1001);
+        Life {
+            own: std::mem::take(&mut self.own),
+            lost_at: self.lost_at.take(),
+            ..Life::default()
+        }
+    }
+
+    /// The dyno that the page is connected to, and since when.
+    pub fn dyno(&self) -> Option<(Instant, SocketAddr)> {
+        let newest = self.welcomes.last().max(self.moves.last());
+        newest.copied().filter(|_| self.connected)
+    }
+
+    /// The newest welcomes, moves, closes and statuses, and how long ago they were.
+    pub fn recent(&self) -> String {
+        fn newest<T: std::fmt::Debug>(list: &[(Instant, T)]) -> Vec<String> {
+            let ago = |at: &Instant| at.elapsed().as_secs_f64();
+            let newest = list.iter().rev().take(5);
+            let newest = newest.map(|(at, what)| format!("{what:?} {:.1} s ago", ago(at)));
+            newest.collect()
+        }
+        let (welcomes, moves) = (newest(&self.welcomes), newest(&self.moves));
+        let (closes, status) = (newest(&self.closes), newest(&self.status));
+        format!("welcomes {welcomes:?}, moves {moves:?}, closes {closes:?}, status {status:?}")
+    }
+
+    fn fail(&mut self, what: String) {
+        self.wrong.push(what);
+    }
+
+    /// Records and judges an event. The model has acted on it already.
+    pub fn record(&mut self, event: &Event) {
+        match event {
+            Event::Try(due) => {
+                self.tries.push(*due);
+                self.redis_down = false;
+            }
+            Event::Frame(dyno, frame) => self.hear(frame, *dyno),
+            Event::Moved(dyno, frame) => {
+                self.moves.push((Instant::now(), *dyno));
+                self.redis_down = false;
+                // The first connection may have brought newer messages than the welcome.
+                let brought = self.last.filter(|_| frame["gap"] != true);
+                self.welcome(frame, brought.unwrap_or_default());
+            }
+            Event::Closed(code) => self.closed(*code),
+            Event::Stopped(code, reason) => {
+                self.closed(*code);
+                self.fail(format!("closed for good with {code} {reason}"));
+            }
+            Event::Woken | Event::Time => {}
+        }
     }
 
     fn hear(&mut self, frame: &Value, dyno: SocketAddr) {
@@ -233,79 +285,98 @@ impl Life {
         match frame["kind"].as_str() {
             Some("welcome") => {
                 if self.connected {
-                    self.wrong
-                        .push(format!("a second welcome on one connection: {frame}"));
+                    self.fail(format!("a second welcome on one connection: {frame}"));
                 }
                 self.away.extend(self.lost_at.take().map(|lost| now - lost));
                 self.welcomes.push((now, dyno));
-                self.welcome(frame);
+                self.welcome(frame, Id::default());
             }
-            Some("move") => self.asked_to_move.push(now),
             Some("talk") => {
-                let (id, last) = (Id::of(frame, "id"), self.last);
-                let own = self.pending.iter().any(|(cid, _)| frame["cid"] == **cid);
-                if last.is_some_and(|last| id <= last) && !own {
-                    self.wrong.push(format!("after {last:?} came {frame}"));
+                if !self.connected {
+                    self.fail(format!("a message before the welcome: {frame}"));
                 }
-                self.last = last.max(Some(id));
                 self.show(frame);
             }
             Some("members") => self.list_members(frame),
-            Some("status") => self.status.push((now, word(frame, "redis"))),
+            Some("status") => {
+                let down = frame["redis"] == "down";
+                if down == self.redis_down {
+                    self.fail(format!("the same status twice: {frame}"));
+                }
+                self.redis_down = down;
+                self.status.push((now, word(frame, "redis")));
+            }
             Some("error") => self.errors.push(word(frame, "code")),
-            Some("tick") => {}
-            _ => self
-                .wrong
-                .push(format!("a frame of an unknown kind: {frame}")),
+            Some("tick" | "move") => {}
+            _ => self.fail(format!("a frame of an unknown kind: {frame}")),
         }
     }
 
-    fn welcome(&mut self, frame: &Value) {
-        let before = self.last;
+    /// A welcome. The page may have more messages already, up to `brought`.
+    fn welcome(&mut self, frame: &Value, brought: Id) {
         let talks = frame["history"].as_array().map_or(&[][..], Vec::as_slice);
-        let newest = Id::of(frame, "last");
-        let gap = frame["gap"] == true;
-        if gap {
-            let first = talks.first().map_or(newest, |talk| Id::of(talk, "id"));
-            self.gaps.push(first);
+        let (gap, newest) = (frame["gap"] == true, Id::of(frame, "last").max(brought));
+        let after_newest = Id(newest.0, newest.1 + 1);
+        let first = talks.first().map_or(after_newest, |t| Id::of(t, "id"));
+        let ends_at = match talks.last() {
+            Some(talk) => Some(Id::of(talk, "id")),
+            None => self.last.filter(|_| !gap),
+        };
+        if ends_at.is_some_and(|id| id != newest) {
+            self.fail(format!("a history that does not end at {newest}: {frame}"));
         }
+        self.from.get_or_insert(first);
+        self.gaps.extend(gap.then_some(first));
         for talk in talks {
-            if before.is_some_and(|last| Id::of(talk, "id") <= last) {
-                self.wrong
-                    .push(format!("resumed from {before:?}, was given {talk}"));
-            }
             self.show(talk);
         }
-        self.last = Some(newest).max(before.filter(|_| !gap));
+        self.last = Some(newest).max(self.last.filter(|_| !gap));
         self.connected = true;
         self.list_members(frame);
     }
 
     fn show(&mut self, talk: &Value) {
-        let shown = Shown {
-            id: Id::of(talk, "id"),
-            user: word(talk, "user"),
-            text: word(talk, "message"),
-            cid: word(talk, "cid"),
-        };
-        if let Some(own) = self.pending.iter().position(|(cid, _)| *cid == shown.cid) {
-            let (cid, typed) = self.pending.remove(own);
-            self.ack_times.push(typed.elapsed());
-            self.confirmed.push(cid);
+        let (id, cid) = (Id::of(talk, "id"), word(talk, "cid"));
+        let own = self.own.iter_mut().find(|own| own.cid == cid);
+        let is_own = own.is_some();
+        if let Some(own) = own {
+            let first = *own.id.get_or_insert_with(|| {
+                self.ack_times.push(own.typed.elapsed());
+                id
+            });
+            if first != id {
+                self.fail(format!("the talk {cid} under two ids, {first} and {id}"));
+            }
         }
-        let place = self.shown.partition_point(|s| s.id < shown.id);
-        if self.shown.get(place).is_some_and(|s| s.id == shown.id) {
-            self.wrong.push(format!("shown twice: {talk}"));
-        } else {
-            self.shown.insert(place, shown);
+        let text = word(talk, "message");
+        let shown = Shown { id, cid, text };
+        if Some(id) > self.last {
+            self.last = Some(id);
+            return self.shown.push(shown);
+        }
+        let all = self.shown.iter().chain(&self.late);
+        let doubled = all.rev().any(|shown| shown.id == id);
+        if doubled || !is_own {
+            let what = if doubled { "doubled" } else { "out of order" };
+            let (last, recent) = (self.last.unwrap_or_default(), self.recent());
+            self.fail(format!("{what}: {talk} after {last}; {recent}"));
+        }
+        if !doubled {
+            self.late.push(shown);
         }
     }
 
     fn list_members(&mut self, frame: &Value) {
-        self.users = model::users(frame);
+        let users = frame["users"].as_array().map_or(&[][..], Vec::as_slice);
+        let users = users.iter().map(|user| user.as_str().unwrap_or("?").into());
+        self.users = users.collect();
         let count = frame["count"].as_u64().unwrap_or(0);
-        if self.counts.last().is_none_or(|last| last.1 != count) {
-            self.counts.push((Instant::now(), count));
+        let different = BTreeSet::from_iter(&self.users).len();
+        if different as u64 != count.min(MAX_LIST as u64) {
+            self.fail(format!("a list that does not match its count: {frame}"));
+        }
+        if self.counts.last() != Some(&count) {
+            self.counts.push(count);
         }
     }
 }

@@ -66,9 +66,8 @@ impl Router {
     }
 
     fn is_foreign(&self, dyno: SocketAddr, welcome: &Value) -> bool {
-        self.names
-            .get(&dyno)
-            .is_some_and(|name| welcome["dyno"] != **name)
+        let name = self.names.get(&dyno);
+        name.is_some_and(|name| welcome["dyno"] != **name)
     }
 }
 
@@ -139,8 +138,6 @@ struct Connection {
     deadline: Option<Instant>,
     welcomed: Option<Instant>,
     redis_down: bool,
-    /// The last `status` said that Redis is down. A welcome may come after it.
-    notified_down: bool,
     /// The connection is dead at this time if no frame comes.
     dead_at: Instant,
     close: (u16, String),
@@ -181,22 +178,8 @@ impl Model {
 
     /// Types a message. The page sends it when it can.
     pub fn say(&mut self, cid: String, text: String) {
-        self.pending.push(Pending {
-            cid,
-            text,
-            sent: None,
-        });
-    }
-
-    pub fn is_live(&self) -> bool {
-        self.connection
-            .as_ref()
-            .is_some_and(|c| c.welcomed.is_some())
-    }
-
-    /// The connection was told that Redis is down, and not yet that it is up.
-    pub fn notified_down(&self) -> bool {
-        self.connection.as_ref().is_some_and(|c| c.notified_down)
+        let sent = None;
+        self.pending.push(Pending { cid, text, sent });
     }
 
     /// Runs the page until something happens, or until this time. May be cancelled and called again.
@@ -265,9 +248,7 @@ impl Model {
     pub async fn leave(&mut self) {
         let next = self.next.take().and_then(|next| next.socket);
         for mut socket in self.disconnect().into_iter().chain(next) {
-            let _ = socket
-                .send(Message::text(json!({"kind": "quit"}).to_string()))
-                .await;
+            let _ = socket.send(Message::text(r#"{"kind": "quit"}"#)).await;
             close(socket).await;
         }
     }
@@ -290,10 +271,8 @@ impl Model {
         let Some(connection) = &self.connection else {
             return self.retry_at;
         };
-        let mut timer = connection.expires();
-        if let Some(join_at) = connection.join_at {
-            timer = timer.min(join_at);
-        }
+        let expires = connection.expires();
+        let mut timer = connection.join_at.unwrap_or(expires).min(expires);
         if connection.welcomed.is_some() && !self.pending.is_empty() {
             let resend_at = self.in_flight.as_ref().map(|(_, sent)| *sent + RESEND);
             timer = timer.min(resend_at.unwrap_or(self.hold));
@@ -314,9 +293,6 @@ impl Model {
         let Some(connection) = &mut self.connection else {
             return;
         };
-        let Some(socket) = &mut connection.socket else {
-            return;
-        };
         let mut frame = None;
         if connection.join_at.take_if(|at| *at <= now).is_some() {
             frame = Some(join);
@@ -331,7 +307,7 @@ impl Model {
                 frame = Some(json!({"kind": "talk", "message": talk.text, "cid": talk.cid}));
             }
         }
-        if let Some(frame) = frame {
+        if let (Some(frame), Some(socket)) = (frame, &mut connection.socket) {
             let _ = socket.send(Message::text(frame.to_string())).await;
         }
     }
@@ -339,9 +315,7 @@ impl Model {
     /// Acts on a frame as the page does.
     fn hear(&mut self, frame: Value) -> Event {
         let now = Instant::now();
-        let Some(connection) = &mut self.connection else {
-            unreachable!("a frame comes from a connection");
-        };
+        let connection = self.connection.as_mut().expect("a frame comes from it");
         let dyno = connection.dyno;
         connection.dead_at = now + self.heartbeat + SLACK;
         match frame["kind"].as_str() {
@@ -361,7 +335,6 @@ impl Model {
             Some("status") => {
                 let soon = now + Duration::from_secs_f64(self.rng.f64()); // not all pages at once
                 connection.redis_down = frame["redis"] == "down";
-                connection.notified_down = connection.redis_down;
                 if connection.welcomed.is_none() {
                     connection.deadline = (!connection.redis_down).then_some(soon + TRY);
                 }
@@ -403,9 +376,7 @@ impl Model {
 
     fn welcome(&mut self, frame: &Value) {
         let now = Instant::now();
-        let Some(connection) = &mut self.connection else {
-            unreachable!("a welcome comes from a connection");
-        };
+        let connection = self.connection.as_mut().expect("a welcome comes from it");
         connection.welcomed = Some(now);
         connection.boot = frame["boot"].clone();
         connection.deadline = None;
@@ -429,19 +400,13 @@ impl Model {
     /// dyno that stops, are a failed try: the next `move` is the retry.
     fn hear_next(&mut self, text: &str) -> Option<Event> {
         let mut frame: Value = serde_json::from_str(text).unwrap_or_default();
-        let next = self
-            .next
-            .take_if(|_| frame["kind"] == "welcome" || frame["kind"] == "error")?;
-        let dyno = next.dyno;
-        let same = self
-            .connection
-            .as_ref()
-            .is_some_and(|old| old.boot == frame["boot"]);
-        if frame["kind"] == "error" || same || self.router.is_foreign(dyno, &frame) {
+        let welcome = frame["kind"] == "welcome";
+        let next = self.next.take_if(|_| welcome || frame["kind"] == "error")?;
+        let (dyno, old) = (next.dyno, self.connection.as_mut()?);
+        if !welcome || old.boot == frame["boot"] || self.router.is_foreign(dyno, &frame) {
             return None;
         }
-        let old = self.connection.replace(next);
-        if let Some(socket) = old.and_then(|old| old.socket) {
+        if let Some(socket) = std::mem::replace(old, next).socket {
             tokio::spawn(close(socket));
         }
         self.overlap = self.last.filter(|_| frame["gap"] != true);
@@ -477,9 +442,7 @@ impl Model {
     /// The connection is over: with the code of its Close, or with `code` because the page gave it up.
     fn lost(&mut self, code: Option<u16>) -> Event {
         self.next = None;
-        let Some(mut connection) = self.connection.take() else {
-            unreachable!("only a connection can be lost");
-        };
+        let mut connection = self.connection.take().expect("only this can be lost");
         let (closed, reason) = std::mem::take(&mut connection.close);
         let code = code.unwrap_or(closed);
         self.plan_retry(&connection, code);
@@ -491,10 +454,8 @@ impl Model {
 
     fn plan_retry(&mut self, connection: &Connection, code: u16) {
         self.in_flight = None;
-        if connection
-            .welcomed
-            .is_some_and(|at| at.elapsed() > GOOD_CONNECTION)
-        {
+        let lasted = connection.welcomed.map(|at| at.elapsed());
+        if lasted > Some(GOOD_CONNECTION) {
             self.retries = 0;
         }
         if code == 1013 {
@@ -525,15 +486,13 @@ impl Connection {
             deadline: Some(now + TRY),
             welcomed: None,
             redis_down: false,
-            notified_down: false,
             dead_at: now + heartbeat + SLACK,
             close: (1006, String::new()),
         }
     }
 
     fn expires(&self) -> Instant {
-        self.deadline
-            .map_or(self.dead_at, |at| at.min(self.dead_at))
+        self.deadline.unwrap_or(self.dead_at).min(self.dead_at)
     }
 }
 
@@ -566,22 +525,13 @@ async fn read(connection: &mut Option<Connection>) -> Incoming {
     while let Some(socket) = &mut connection.socket {
         match socket.next().await {
             Some(Ok(Message::Text(text))) => return Incoming::Text(text.to_string()),
-            Some(Ok(Message::Close(frame))) => {
-                connection.close = frame.map_or((1005, String::new()), |close| {
-                    (close.code.into(), close.reason.to_string())
-                });
+            Some(Ok(Message::Close(None))) => connection.close.0 = 1005,
+            Some(Ok(Message::Close(Some(frame)))) => {
+                connection.close = (frame.code.into(), frame.reason.to_string());
             }
             Some(Ok(_)) => {} // a browser shows no Ping to the page
             Some(Err(_)) | None => connection.socket = None,
         }
     }
     Incoming::Closed
-}
-
-/// The list of members in a frame.
-pub fn users(frame: &Value) -> Vec<String> {
-    let users = frame["users"].as_array().into_iter().flatten();
-    users
-        .map(|user| user.as_str().unwrap_or("?").to_string())
-        .collect()
 }
