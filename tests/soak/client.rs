@@ -14,7 +14,6 @@ use tokio::time::Instant;
 const CATCH_UP: Duration = Duration::from_secs(5);
 /// A dyno renews the name of a silent client for 30 s after its last frame.
 const RENEWED_FOR: Duration = Duration::from_secs(31);
-const FAR: Duration = Duration::from_secs(3_600);
 
 pub struct Client {
     sim: Rc<Simulation>,
@@ -41,9 +40,7 @@ impl Client {
                 own.given_up |= self.model.given_up.contains(&own.cid);
             }
             let acts = self.user.borrow().life.connected && !self.sim.settling.get();
-            let now = Instant::now();
-            let until = if acts { next_action } else { now + FAR };
-            match self.model.next(until).await {
+            match self.model.next(acts.then_some(next_action)).await {
                 Event::Time if !self.sim.settling.get() => {
                     let pause = Duration::from_secs_f64(1.0 + self.rng.f64() * 38.0);
                     next_action = Instant::now() + pause;

@@ -61,22 +61,15 @@ pub fn print(sim: &Simulation) {
     }
     let tally = sim.tally.borrow();
     let hours = time.as_secs_f64() / 3600.0;
-    println!(
-        "compared: messages sent={} not_confirmed={unconfirmed} doubled={doubled}",
-        tally.said
-    );
+    let (said, lists, wrong_lists) = (tally.said, tally.lists, tally.wrong_lists);
+    println!("compared: messages sent={said} not_confirmed={unconfirmed} doubled={doubled}");
     println!("compared: deliveries expected={expected} missed={missed}");
+    let (present, ghosts, missing) = (present.len(), ghosts.len(), missing.len());
     println!(
-        "compared: member_lists during={} wrong={}; at_the_end={} wrong={wrong} ghosts={} missing={}",
-        tally.lists,
-        tally.wrong_lists,
-        present.len(),
-        ghosts.len(),
-        missing.len()
+        "compared: member_lists during={lists} wrong={wrong_lists}; at_the_end={present} wrong={wrong} ghosts={ghosts} missing={missing}"
     );
+    let (users, offline) = (users.len(), offline.as_secs_f64() / hours);
     println!(
-        "compared: connection users={} hours={hours:.1} seconds_without_per_hour={:.1}",
-        users.len(),
-        offline.as_secs_f64() / hours
+        "compared: connection users={users} hours={hours:.1} seconds_without_per_hour={offline:.1}"
     );
 }

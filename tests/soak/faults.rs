@@ -16,10 +16,9 @@ use tokio::time::{Instant, sleep};
 const EXIT: Duration = Duration::from_secs(30);
 /// A dyno has closed its listener this long after SIGTERM.
 const LISTENER_CLOSED: Duration = Duration::from_secs(1);
-/// A dyno that is connecting when its way to Redis opens again notices it after a timeout and a pause.
+/// A dyno that is connecting when its way to Redis opens again notices it after a timeout and a pause. Every fault is over
+/// this long after its duration.
 const CONNECTING: Duration = Duration::from_secs(6);
-/// A fault is over this long after its duration: the dyno exits, or notices that Redis is back.
-const AFTERWARDS: Duration = CONNECTING;
 
 #[derive(Clone, Copy)]
 enum Fault {
@@ -35,8 +34,8 @@ enum Fault {
     Flush,
 }
 
-/// Of a hundred faults so many are of this kind; its name; and for how many seconds its part is away, frozen or cut off: at
-/// least, and a random time up to so much longer.
+/// Of a hundred faults so many are of this kind; its name; and for how many seconds its part is away, frozen or cut off:
+/// at least, and a random time up to so much longer.
 const FAULTS: [(usize, &str, f64, f64, Fault); 12] = [
     (9, "dyno SIGTERM", 0.0, 1.5, Terminate),
     (9, "dyno SIGTERM, replaced", 0.0, 1.5, Replace),
@@ -55,9 +54,9 @@ const FAULTS: [(usize, &str, f64, f64, Fault); 12] = [
 ];
 
 /// Starts a fault every 2 to 7 seconds, but none that would not be over at `end`. Returns when all are over.
-pub async fn schedule(sim: Rc<Simulation>, seed: u64, end: Instant, flush: bool) {
-    let mut rng = Rng::with_seed(seed ^ 0xfau64);
-    let kinds = &FAULTS[..FAULTS.len() - usize::from(!flush)];
+pub async fn schedule(sim: Rc<Simulation>, end: Instant) {
+    let mut rng = Rng::with_seed(sim.flags.seed ^ 0xfa);
+    let kinds = &FAULTS[..FAULTS.len() - usize::from(!sim.flags.flush)];
     let kinds: Vec<_> = kinds.iter().flat_map(|kind| vec![kind; kind.0]).collect();
     let mut running = vec![];
     loop {
@@ -68,7 +67,7 @@ pub async fn schedule(sim: Rc<Simulation>, seed: u64, end: Instant, flush: bool)
         if Instant::now() >= end {
             break;
         }
-        if Instant::now() + duration + AFTERWARDS < end {
+        if Instant::now() + duration + CONNECTING < end {
             let cause = cause(sim.clone(), name, fault, dyno, duration);
             running.push(spawn_local(cause));
         }
@@ -92,12 +91,13 @@ async fn cause(sim: Rc<Simulation>, name: &'static str, fault: Fault, n: usize, 
         }
         Link(flow) => {
             sim.count_fault(name);
-            sim.dyno_health[0].fault_begins();
+            let health = &sim.dyno_health[&sim.addrs[0]];
+            health.fault_begins();
             sim.proxy.set(flow);
             sleep(time).await;
             sim.proxy.set(Flow::Through);
             sleep(CONNECTING).await;
-            sim.dyno_health[0].fault_ends();
+            health.fault_ends();
         }
         RestartRedis | FreezeRedis | CutRedis(_) | Flush => {
             if let Some(mut redis) = sim.redis.take() {
@@ -113,11 +113,12 @@ async fn cause(sim: Rc<Simulation>, name: &'static str, fault: Fault, n: usize, 
 
 async fn dyno_fault(sim: &Simulation, fault: Fault, n: usize, dyno: &mut Dyno, time: Duration) {
     if let Freeze = fault {
-        sim.dyno_health[n].fault_begins();
+        let health = &sim.dyno_health[&dyno.addr()];
+        health.fault_begins();
         dyno.signal(SIGSTOP);
         sleep(time).await;
         dyno.signal(SIGCONT);
-        return sim.dyno_health[n].fault_ends();
+        return health.fault_ends();
     }
     if let Kill = fault {
         dyno.kill().await;

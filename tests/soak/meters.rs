@@ -41,10 +41,10 @@ fn dynos(sim: &Simulation) -> (u64, Vec<usize>) {
 
 impl Meters {
     /// To be called before the first client comes.
-    pub fn new(sim: Rc<Simulation>, duration: Duration) -> Meters {
+    pub fn new(sim: Rc<Simulation>) -> Meters {
         Meters {
             next: Instant::now() + EVERY,
-            first_at: FIRST_MINUTE.min(duration / 2),
+            first_at: FIRST_MINUTE.min(Duration::from_secs(sim.flags.seconds) / 2),
             first_rss: None,
             first_fds: dynos(&sim).1.iter().sum(),
             sim,
@@ -91,9 +91,8 @@ impl Meters {
 
     /// Checks that the dynos have one connection for each user, no other descriptors, and no more memory. Then compares
     /// what the users saw with the streams, and prints everything.
-    pub async fn summary(&self, flushed: bool) {
-        let sim = &self.sim;
-        let start = Instant::now();
+    pub async fn summary(&self) {
+        let (sim, start) = (&self.sim, Instant::now());
         let (first_rss, first_fds) = (self.first_rss, self.first_fds);
         let (sockets, last_rss, last_fds) = loop {
             let mut per_dyno = vec![];
@@ -123,7 +122,7 @@ impl Meters {
                 "memory grew from {first_rss:?} kB to {last_rss} kB"
             ));
         }
-        let count = verify::messages(sim, flushed);
+        let count = verify::messages(sim);
         let tally = sim.tally.borrow();
         println!(
             "messages said={} confirmed={} given_up={} delivered={} shown={}",

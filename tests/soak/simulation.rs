@@ -99,7 +99,7 @@ impl Health {
 }
 
 pub struct Simulation {
-    pub seed: u64,
+    pub flags: Flags,
     pub start: Instant,
     /// Redis and the dynos; `None` while a fault has taken one.
     pub redis: RefCell<Option<Redis>>,
@@ -109,7 +109,7 @@ pub struct Simulation {
     /// Between the first dyno and Redis.
     pub proxy: Proxy,
     /// A dyno can be frozen and without Redis at once.
-    pub dyno_health: Vec<Health>,
+    pub dyno_health: HashMap<SocketAddr, Health>,
     pub redis_health: Health,
     pub users: RefCell<Vec<UserRef>>,
     pub tally: RefCell<Tally>,
@@ -117,12 +117,10 @@ pub struct Simulation {
     pub streams: RefCell<HashMap<String, Vec<Entry>>>,
     /// No more faults and no more actions: everything comes to rest.
     pub settling: Cell<bool>,
-    /// Violations are only counted, not printed (for `--program single_file`).
-    counting: bool,
 }
 
 impl Simulation {
-    pub async fn start(flags: &Flags) -> Rc<Simulation> {
+    pub async fn start(flags: Flags) -> Rc<Simulation> {
         let redis = Redis::start(&["--appendonly", "yes"]).await;
         let proxy = Proxy::to_redis(&redis).await;
         let (mut dynos, mut named) = (vec![], vec![]);
@@ -138,20 +136,19 @@ impl Simulation {
             dynos.push(RefCell::new(Some(dyno)));
         }
         Rc::new(Simulation {
-            seed: flags.seed,
+            flags,
             start: Instant::now(),
             redis: RefCell::new(Some(redis)),
             dynos,
             addrs: named.iter().map(|dyno| dyno.0).collect(),
             router: Router::to_named(&named),
             proxy,
-            dyno_health: named.iter().map(|_| Health::default()).collect(),
+            dyno_health: named.iter().map(|d| (d.0, Health::default())).collect(),
             redis_health: Health::default(),
             users: RefCell::default(),
             tally: RefCell::default(),
             streams: RefCell::default(),
             settling: Cell::new(false),
-            counting: flags.single_file,
         })
     }
 
@@ -181,7 +178,7 @@ impl Simulation {
     }
 
     pub fn fail(&self, what: String) {
-        if !self.counting {
+        if !self.flags.single_file {
             println!("FAILED {what}");
         }
         self.tally.borrow_mut().failures += 1;
@@ -202,9 +199,8 @@ impl Simulation {
 
     /// The dyno and Redis have worked for longer than this.
     fn works_for(&self, dyno: SocketAddr, time: Duration) -> bool {
-        let dynos = self.addrs.iter().zip(&self.dyno_health);
-        let mut dynos = dynos.filter(|(addr, _)| **addr == dyno);
-        self.redis_health.is_good_for(time) && dynos.all(|(_, health)| health.is_good_for(time))
+        let parts = [&self.dyno_health[&dyno], &self.redis_health];
+        parts.iter().all(|part| part.is_good_for(time))
     }
 
     /// Notes again and again whose lease has surely been renewed.
@@ -217,7 +213,7 @@ impl Simulation {
             if stalled {
                 // The whole machine: perhaps no lease was renewed, and the time without faults begins now.
                 self.tally.borrow_mut().machine_stalls += 1;
-                for health in self.dyno_health.iter().chain([&self.redis_health]) {
+                for health in self.dyno_health.values().chain([&self.redis_health]) {
                     health.last_end.set(Some(now));
                 }
             }
@@ -259,9 +255,8 @@ impl Simulation {
                 let last = other.half_open_until.map_or(gone, |until| until.max(gone));
                 if is_shown && all_work && now > last + GHOST {
                     let ago = now - gone;
-                    wrong.push(format!(
-                        "{name} is shown by {dyno} {ago:?} after it left: a ghost"
-                    ));
+                    let ghost = format!("{name} is a ghost: {dyno} shows it {ago:?} after it left");
+                    wrong.push(ghost);
                 }
             } else if let Some((from, renewed)) = other.lease {
                 let safe = now - from > STALE && now - renewed < SAFE;

@@ -3,7 +3,6 @@
 //!     cargo run --release --example soak -- --seconds 600 --dynos 3 --clients 200 --seed 1
 //!     cargo run --release --example soak -- --stampede
 //!     cargo run --release --example soak -- --status
-//!
 //!     cargo run --release --example soak -- --program single_file --seconds 600
 //!
 //! Clients talk, join, leave and reload; every few seconds a fault happens. All of it follows from the seed. At the end
@@ -45,6 +44,7 @@ const ROOMS: [(&str, usize); 6] = [
 /// The longest time until all is at rest: a dead connection (35 s) and a pause between tries (15 s).
 const SETTLE: Duration = Duration::from_secs(50);
 
+#[derive(Clone, Copy)]
 pub struct Flags {
     pub seconds: u64,
     pub dynos: usize,
@@ -55,7 +55,9 @@ pub struct Flags {
     pub single_file: bool,
 }
 
-fn main() -> ExitCode {
+// One thread: the children end with the thread that started them, and the dynos need the other processors.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
     let mut flags = Flags {
         seconds: 600,
         dynos: 3,
@@ -92,20 +94,16 @@ fn main() -> ExitCode {
         unsafe { std::env::set_var("DYNOCHAT_BIN", program) };
     }
     fastrand::seed(flags.seed);
-    // One thread: the children end with the thread that started them, and the dynos need the other processors.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    let failures = LocalSet::new().block_on(&runtime, async {
-        let _descriptors = support::descriptors(4_096).await;
+    let _descriptors = support::descriptors(4_096).await;
+    let run = async {
         let mode = match &*mode {
             "--stampede" => spawn_local(modes::stampede()),
             "--status" => spawn_local(modes::status(flags.dynos, flags.clients)),
-            _ => return soak(&flags).await,
+            _ => return soak(flags).await,
         };
         usize::from(mode.await.is_err()) // it panicked
-    });
+    };
+    let failures = LocalSet::new().run_until(run).await;
     match failures {
         n if flags.single_file => println!("seed={} result=counted failures={n}", flags.seed),
         0 => println!("seed={} result=passed", flags.seed),
@@ -114,24 +112,21 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(failures > 0 && !flags.single_file))
 }
 
-async fn soak(flags: &Flags) -> usize {
-    println!(
-        "seed={} seconds={} dynos={} clients={}",
-        flags.seed, flags.seconds, flags.dynos, flags.clients
-    );
+async fn soak(flags: Flags) -> usize {
+    let Flags {
+        seconds, clients, ..
+    } = flags;
+    let (seed, dynos) = (flags.seed, flags.dynos);
+    println!("seed={seed} seconds={seconds} dynos={dynos} clients={clients}");
     let sim = Simulation::start(flags).await;
-    let url = sim.redis.borrow().as_ref().map(|redis| redis.url());
-    let url = url.expect("Redis has just started");
-    spawn_local(verify::record_streams(sim.clone(), url));
-    let duration = Duration::from_secs(flags.seconds);
-    let mut meters = Meters::new(sim.clone(), duration);
-    for slot in 0..flags.clients {
+    spawn_local(verify::record_streams(sim.clone()));
+    let mut meters = Meters::new(sim.clone());
+    for slot in 0..clients {
         spawn_local(client_slot(sim.clone(), slot));
     }
     spawn_local(sim.clone().watch_leases());
-    let end = Instant::now() + duration;
-    let schedule = faults::schedule(sim.clone(), flags.seed, end, flags.flush);
-    let schedule = spawn_local(schedule);
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let schedule = spawn_local(faults::schedule(sim.clone(), end));
     while Instant::now() < end || !schedule.is_finished() {
         sleep(Duration::from_secs(1)).await;
         meters.read();
@@ -161,7 +156,7 @@ async fn soak(flags: &Flags) -> usize {
     println!("settled after {:.1?}", settling.elapsed());
     compare::print(&sim);
     if !flags.single_file {
-        meters.summary(flags.flush).await;
+        meters.summary().await;
     }
     sim.tally.borrow().failures
 }
@@ -194,7 +189,11 @@ fn not_at_rest(sim: &Simulation) -> Vec<String> {
 
 /// A client slot: one simulated user after the other. A user who leaves is followed by a new one.
 async fn client_slot(sim: Rc<Simulation>, slot: usize) {
-    let seed = sim.seed.wrapping_mul(1_000_003).wrapping_add(slot as u64);
+    let seed = sim
+        .flags
+        .seed
+        .wrapping_mul(1_000_003)
+        .wrapping_add(slot as u64);
     let mut rng = Rng::with_seed(seed);
     sleep(Duration::from_secs_f64(rng.f64() * 2.0)).await;
     let shares = ROOMS.iter().flat_map(|(room, share)| vec![*room; *share]);

@@ -18,10 +18,8 @@ pub struct Entry {
     pub user: String,
 }
 
-/// The answer to XRANGE: the id and the fields of each entry.
-pub type Rows = Vec<(String, Vec<String>)>;
-
-pub fn entries(rows: Rows) -> Vec<Entry> {
+/// Reads the answer to XRANGE, which is the id and the fields of each entry.
+pub fn entries(rows: Vec<(String, Vec<String>)>) -> Vec<Entry> {
     let entry = |(id, fields): (String, Vec<String>)| {
         let body: Value = serde_json::from_str(&fields[1]).unwrap_or_default();
         let word = |field: &str| body[field].as_str().unwrap_or("?").to_string();
@@ -70,13 +68,8 @@ pub fn pages_saw_everything(redis: &Redis, pages: &[Page]) {
 
 /// A page found no violation, and saw no message under two ids.
 pub fn nothing_wrong(page: &Page) {
-    let wrong = violations(&page.life());
-    assert!(
-        wrong.is_empty(),
-        "{} in {}: {wrong:?}",
-        page.user,
-        page.room
-    );
+    let (wrong, room) = (violations(&page.life()), &page.room);
+    assert!(wrong.is_empty(), "{} in {room}: {wrong:?}", page.user);
 }
 
 /// What a page found wrong, and the messages that it saw under two ids.

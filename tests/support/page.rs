@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 pub use model::Router;
@@ -89,7 +89,8 @@ pub struct Page {
     pub user: String,
     life: Arc<Mutex<Life>>,
     wake: Arc<Notify>,
-    task: JoinHandle<()>,
+    /// Dropping this ends the task.
+    _task: JoinSet<()>,
 }
 
 impl Page {
@@ -102,7 +103,7 @@ impl Page {
             user: user.into(),
             life: life.clone(),
             wake,
-            task: tokio::spawn(run(model, life)),
+            _task: JoinSet::from_iter([run(model, life)]),
         }
     }
 
@@ -184,17 +185,10 @@ impl Page {
     }
 }
 
-impl Drop for Page {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 /// Runs the page until the server refuses it for good.
 async fn run(mut model: Model, life: Arc<Mutex<Life>>) {
-    const FAR: Duration = Duration::from_secs(3_600);
     loop {
-        let event = model.next(Instant::now() + FAR).await;
+        let event = model.next(None).await;
         let mut life = life.lock().unwrap();
         life.record(&event);
         if let Event::Stopped(..) = event {
@@ -276,7 +270,7 @@ impl Life {
                 self.closed(*code);
                 self.fail(format!("closed for good with {code} {reason}"));
             }
-            Event::Woken | Event::Time => {}
+            Event::Time => {}
         }
     }
 

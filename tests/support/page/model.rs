@@ -84,16 +84,14 @@ pub enum Event {
     Closed(u16),
     /// The server refused the page with this code and reason. It stops: do not call `next` again.
     Stopped(u16, String),
-    /// [`Model::wake`] was notified.
-    Woken,
-    /// It is the time that the caller gave.
+    /// It is the time that the caller gave, or [`Model::wake`] was notified.
     Time,
 }
 
 /// A message without its acknowledgement.
-pub struct Pending {
-    pub cid: String,
-    pub text: String,
+struct Pending {
+    cid: String,
+    text: String,
     /// Time of the first send; `None` if the server certainly did not store the message.
     sent: Option<Instant>,
 }
@@ -182,11 +180,11 @@ impl Model {
         self.pending.push(Pending { cid, text, sent });
     }
 
-    /// Runs the page until something happens, or until this time. May be cancelled and called again.
-    pub async fn next(&mut self, until: Instant) -> Event {
+    /// Runs the page until something happens, or until a time. May be cancelled and called again.
+    pub async fn next(&mut self, until: Option<Instant>) -> Event {
         loop {
             let now = Instant::now();
-            if now >= until {
+            if until.is_some_and(|until| now >= until) {
                 return Event::Time;
             }
             if self.connection.is_none() && now >= self.retry_at {
@@ -195,7 +193,8 @@ impl Model {
                 return Event::Try(self.retry_at);
             }
             self.send_what_is_due(now).await;
-            let timer = self.next_timer().min(until);
+            let timer = self.next_timer();
+            let timer = until.map_or(timer, |until| until.min(timer));
             tokio::select! {
                 biased; // a frame that waits to be read proves that the connection is alive
                 incoming = read(&mut self.next) => match incoming {
@@ -218,7 +217,7 @@ impl Model {
                     }
                     Incoming::Closed => return self.lost(None),
                 },
-                () = self.wake.notified() => return Event::Woken,
+                () = self.wake.notified() => return Event::Time,
                 () = sleep_until(timer) => {
                     if self.connection.as_ref().is_some_and(|c| c.expires() <= Instant::now()) {
                         return self.lost(Some(1006));
