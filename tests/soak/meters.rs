@@ -117,10 +117,8 @@ impl Meters {
             }
             sleep(Duration::from_millis(500)).await;
         };
-        if first_rss.is_some_and(|first| last_rss > first + GROWTH_KB) {
-            sim.fail(format!(
-                "memory grew from {first_rss:?} kB to {last_rss} kB"
-            ));
+        if let Some(first) = first_rss.filter(|first| last_rss > first + GROWTH_KB) {
+            sim.fail(format!("memory grew from {first} kB to {last_rss} kB"));
         }
         let count = verify::messages(sim);
         let tally = sim.tally.borrow();
