@@ -6,7 +6,10 @@ mod checks;
 
 use crate::support::broken_frames::broken_frames;
 use crate::support::facts::MAX_HEADERS;
-use crate::support::raw::{CLOSE, CONTINUE, PING, PONG, TEXT, close_payload, frame, odd_frame};
+use crate::support::raw::{
+    CLOSE, CONTINUE, PING, PONG, TEXT, close_payload, frame, odd_frame, upgrade_head,
+};
+use std::fmt::Debug;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::sync::LazyLock;
@@ -14,6 +17,8 @@ use std::sync::LazyLock;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
@@ -77,6 +82,12 @@ const HEADERS: &[&str] = &[
     "Accept:",
 ];
 
+/// An input that proptest generates, for a test that is not its own.
+pub fn one_of<T: Debug>(strategy: impl Strategy<Value = T>) -> T {
+    let tree = strategy.new_tree(&mut TestRunner::default());
+    tree.expect("nothing is rejected").current()
+}
+
 fn any_head() -> impl Strategy<Value = Vec<u8>> {
     let line = select(&[
         "GET / HTTP/1.1",
@@ -108,13 +119,15 @@ const SMUGGLED: &[&str] = &[
 ];
 
 /// A head in which some bytes are replaced.
-fn mutated_head() -> impl Strategy<Value = Vec<u8>> {
+pub fn mutated_head() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         4 => select([SEPARATORS, SMUGGLED].concat()).prop_map(|text| text.as_bytes().to_vec()),
         1 => vec(any::<u8>(), 0..4),
     ];
     let edits = vec((any::<Index>(), 0..3usize, piece), 0..4);
-    (any_head(), edits).prop_map(|(mut bytes, edits)| {
+    let upgrade = upgrade_head("chat.example", &["Origin: https://chat.example"]);
+    let heads = prop_oneof![2 => any_head(), 1 => Just(upgrade.into_bytes())];
+    (heads, edits).prop_map(|(mut bytes, edits)| {
         for (at, cut, piece) in edits {
             let at = at.index(bytes.len() + 1);
             let end = (at + cut).min(bytes.len());
