@@ -164,14 +164,6 @@ impl Raw {
         raw
     }
 
-    /// Connects and sends these bytes in two parts, with a pause between them.
-    pub async fn request_split(addr: SocketAddr, bytes: &[u8], at: usize) -> Raw {
-        let mut raw = Raw::request(addr, &bytes[..at]).await;
-        tokio::time::sleep(Duration::from_millis(30)).await;
-        raw.send(&bytes[at..]).await;
-        raw
-    }
-
     /// Connects and upgrades.
     pub async fn websocket(dyno: &Dyno) -> Raw {
         let mut raw = Raw::request(dyno.addr(), upgrade_head(&dyno.host(), &[])).await;
@@ -238,9 +230,10 @@ impl Raw {
     }
 
     /// The same for `HEAD`, which has a length and no body, and for slow answers.
-    pub async fn answer_to(&mut self, method: &str, within: Duration) -> Answer {
+    pub async fn answer_to(&mut self, request: &str, within: Duration) -> Answer {
         let (bytes, end) = self.rest(within).await;
-        let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(600)]).into_owned();
+        let start = String::from_utf8_lossy(&bytes[..bytes.len().min(600)]);
+        let shown = format!("{request:.200}\n{start}");
         assert_eq!(end, End::Eof, "a FIN after the answer: {shown}");
         let (mut answer, length) =
             parse_head(&bytes).unwrap_or_else(|why| panic!("{why}: {shown}"));
@@ -248,8 +241,8 @@ impl Raw {
         assert!(answer.header_is("Connection", "close"), "{shown}");
         let claimed = answer.header("Content-Length");
         let claimed = claimed.map(|l| l.parse::<usize>().expect("a length is a number"));
-        if method == "HEAD" || answer.status == 304 {
-            assert!(answer.body.is_empty(), "a body for {method}: {shown}");
+        if request.starts_with("HEAD") || answer.status == 304 {
+            assert!(answer.body.is_empty(), "a body: {shown}");
         } else {
             assert_eq!(claimed, Some(answer.body.len()), "the length: {shown}");
         }
@@ -258,11 +251,17 @@ impl Raw {
 
     /// The head of the answer `101`; what follows it stays unread.
     pub async fn switched(&mut self) -> Answer {
+        let answer = self.head().await;
+        assert_eq!(answer.status, 101, "{:?}", answer.headers);
+        answer
+    }
+
+    /// The head of any answer; what follows it stays unread.
+    pub async fn head(&mut self) -> Answer {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match parse_head(&self.unread) {
                 Ok((answer, length)) => {
-                    assert_eq!(answer.status, 101, "{:?}", answer.headers);
                     self.unread.drain(..length);
                     return answer;
                 }
@@ -366,6 +365,5 @@ fn parse_head(bytes: &[u8]) -> Result<(Answer, usize), String> {
 /// Sends one request; returns its checked answer.
 pub async fn http(addr: SocketAddr, request: &str) -> Answer {
     let mut raw = Raw::request(addr, request).await;
-    let method = request.trim_start().split(' ').next();
-    raw.answer_to(method.unwrap_or_default(), PATIENCE).await
+    raw.answer_to(request, PATIENCE).await
 }
