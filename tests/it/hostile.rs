@@ -4,7 +4,7 @@
 mod abuse;
 
 use super::properties::{mutated_head, one_of};
-use crate::support::broken_frames::{Broken, bad_messages, broken_frames};
+use crate::support::broken_frames::{bad_messages, broken_frames};
 use crate::support::check::{Base, becomes};
 use crate::support::client::join_frame;
 use crate::support::facts::{JOIN_DEADLINE, LEASE, WRITE_DEADLINE, channel, owners_key};
@@ -19,8 +19,8 @@ use abuse::{AbuseTest, BYSTANDERS, attack, connections, cpu, peak_kb};
 use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use std::iter::repeat_with;
 use std::net::SocketAddr;
+use std::process::Command;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -38,14 +38,11 @@ fn numbered_room(n: usize) -> String {
 
 #[tokio::test]
 async fn broken_frames_end_the_connection_they_came_on() {
-    const ROUNDS: usize = 10;
-    // Each round draws its random lengths again; every other round joins first.
-    let rounds: Vec<Vec<Broken>> = repeat_with(broken_frames).take(ROUNDS).collect();
-    let rows = rounds[0].len();
-    attack("broken frames", ROUNDS * rows, 10_000, async |dyno, n| {
-        let round = n / rows % ROUNDS;
-        let (what, code, bytes) = &rounds[round][n % rows];
-        let mut raw = match round % 2 {
+    let rows = broken_frames().len();
+    // Ten rounds; every other one joins first.
+    attack("broken frames", 10 * rows, 10_000, async |dyno, n| {
+        let (what, code, bytes) = broken_frames().swap_remove(n % rows);
+        let mut raw = match n / rows % 2 {
             0 => Raw::websocket(dyno).await,
             _ => Raw::joined(dyno, &numbered_room(n % 9), &format!("n{n}")).await,
         };
@@ -54,7 +51,7 @@ async fn broken_frames_end_the_connection_they_came_on() {
         let more = frame(TEXT, "more").repeat(fastrand::usize(..999));
         raw.send(more).await;
         let (seen, reason) = raw.closed(PATIENCE).await; // also checks that a FIN follows
-        assert_eq!(seen, *code, "{what}, closed with {reason}");
+        assert_eq!(seen, code, "{what}, closed with {reason}");
     })
     .await;
 }
@@ -100,16 +97,14 @@ async fn a_flood_of_frames_closes_its_connection() {
     let talk = |text: &str| json(json!({"kind": "talk", "message": text, "cid": cid()}));
     let talks = (0..10_000).flat_map(|n| talk(&format!("flood {n}")));
     let ping_in_a_message = [fragment("", false, false), frame(PING, "")].concat();
+    let endless = [fragment("x", true, false), ping_in_a_message.repeat(10_000)].concat();
     let floods: [(&str, Vec<u8>); 7] = [
         ("messages", talks.collect()),
         ("messages too long", talk(&"x".repeat(1_001)).repeat(5_000)),
         ("pings", json(json!({"kind": "ping"})).repeat(10_000)),
         ("Ping frames", frame(PING, [7; 125]).repeat(10_000)),
         ("Pong frames", frame(PONG, "").repeat(10_000)),
-        (
-            "Ping frames in an endless message",
-            [fragment("x", true, false), ping_in_a_message.repeat(10_000)].concat(),
-        ),
+        ("Ping frames in an endless message", endless),
         ("empty messages", talk("").repeat(10_000)),
     ];
     let cases = 10 * floods.len();
@@ -185,17 +180,17 @@ async fn slow_requests_and_slow_readers_end_at_their_deadline() {
     };
     let head = async || {
         let begin = Instant::now();
-        let mut raw = Raw::connect(addr).await;
-        raw.send("GET / HTTP/1.1\r\nHost: a\r\n").await;
+        let mut raw = Raw::request(addr, "GET / HTTP/1.1\r\nHost: a\r\n").await;
         trickle(&mut raw, "X-a: b\r\n", begin).await;
         assert_eq!(raw.answer().await.status, 408);
         let took = begin.elapsed();
         assert!((almost..2 * HEAD_DEADLINE).contains(&took), "{took:?}");
     };
+    let expecting = ["Content-Length: 8192", "Expect: 100-continue"];
+    let post = raw::head("POST /", "a", &expecting) + "foo=";
     let body = async || {
         let begin = Instant::now();
-        let mut raw = Raw::connect(addr).await;
-        raw.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8192\r\nExpect: 100-continue\r\n\r\nfoo=").await;
+        let mut raw = Raw::request(addr, &post).await;
         let status = raw.answer().await.status;
         assert_eq!(status, 405, "without waiting for the body");
         trickle(&mut raw, "b", begin).await; // the dyno has closed this connection
@@ -226,21 +221,19 @@ async fn a_full_dyno_refuses_newcomers_and_serves_its_members() {
         members.push(dyno.join("lobby", &format!("n{n}")).await);
     }
     let full = Base::of(dyno).await;
-    let newcomers = test.run_cases(100, async |dyno, _| {
+    let newcomer = async |dyno: &Dyno, _| {
         let mut late = dyno.connect().await;
         late.expect_error("busy").await;
         late.expect_close(1013).await;
-    });
-    let cases = newcomers.await;
+    };
+    let cases = test.run_cases(100, newcomer).await;
     full.is_back(dyno, PATIENCE, 10_000).await; // the sockets of the refused ones are closed
     // Incomplete requests take all sockets that are left, until the deadline for a head.
     let begin = Instant::now();
     let mut silent = vec![];
     let fds = dyno.fds();
     for _ in 0..SILENT {
-        let mut raw = Raw::connect(dyno.addr()).await;
-        raw.send("GET /ws HTTP/1.1\r\n").await;
-        silent.push(raw);
+        silent.push(Raw::request(dyno.addr(), "GET /ws HTTP/1.1\r\n").await);
     }
     eventually("the requests have sockets", PATIENCE, async || {
         let more = dyno.fds() - fds;
@@ -249,27 +242,22 @@ async fn a_full_dyno_refuses_newcomers_and_serves_its_members() {
     .await;
     let mut refused = 0;
     for _ in 0..50 {
-        let mut raw = Raw::connect(dyno.addr()).await;
-        raw.send(raw::upgrade_head(&dyno.host(), &[])).await;
+        let mut raw = Raw::request(dyno.addr(), raw::upgrade_head("a", &[])).await;
         let (answer, _) = raw.rest(PATIENCE).await; // the dyno does not linger, so a reset may follow
-        refused += usize::from(
-            answer.starts_with(b"HTTP/1.1 503 ") && answer.ends_with(b"again in a moment.\n"),
-        );
+        let is_503 = answer.starts_with(b"HTTP/1.1 503 ");
+        refused += usize::from(is_503 && answer.ends_with(b"again in a moment.\n"));
     }
-    let took = begin.elapsed();
-    assert!(
-        took < HEAD_DEADLINE - SECOND,
-        "the incomplete requests are still there: {took:?}"
-    );
     assert!(refused >= 45, "{refused} of 50 get a reason");
+    let took = begin.elapsed();
+    let still_there = took < HEAD_DEADLINE - SECOND;
+    assert!(still_there, "the incomplete requests end after {took:?}");
     for raw in &mut silent {
         let status = raw.answer_to("GET", HEAD_DEADLINE + PATIENCE).await.status;
         assert_eq!(status, 408);
     }
     let page = raw::head("GET /", "a", &[]);
     eventually("the page is served again", PATIENCE, async || {
-        let mut raw = Raw::connect(dyno.addr()).await;
-        raw.send(&page).await;
+        let mut raw = Raw::request(dyno.addr(), &page).await;
         match raw.rest(PATIENCE).await {
             (answer, End::Eof) if answer.starts_with(b"HTTP/1.1 200 ") => Ok(()),
             (answer, end) => Err((String::from_utf8_lossy(&answer).into_owned(), end)),
@@ -285,50 +273,39 @@ async fn a_full_dyno_refuses_newcomers_and_serves_its_members() {
 }
 
 /// Sets the limit of open files of a running dyno, as `ulimit -n` does before a start.
-fn limit_descriptors(dyno: &Dyno, limit: u64) {
-    use nix::libc::{RLIMIT_NOFILE, prlimit, rlimit};
-    let new = rlimit {
-        rlim_cur: limit,
-        rlim_max: limit,
-    };
-    // SAFETY: prlimit reads one struct, which lives, and writes none.
-    let code = unsafe { prlimit(dyno.pid() as i32, RLIMIT_NOFILE, &new, std::ptr::null_mut()) };
-    assert_eq!(code, 0, "a child can be limited");
+fn limit_descriptors(dyno: &Dyno, limit: usize) {
+    let (pid, limit) = (format!("--pid={}", dyno.pid()), format!("--nofile={limit}"));
+    let limited = Command::new("prlimit").args([pid, limit]).status();
+    assert!(limited.expect("util-linux is there").success());
 }
 
 #[tokio::test]
 async fn without_free_descriptors_the_listener_waits_and_recovers() {
     let test = AbuseTest::start(&[]).await;
     let dyno = &test.dyno;
-    limit_descriptors(dyno, dyno.fds() as u64 + 10);
+    limit_descriptors(dyno, dyno.fds() + 10);
     let (lines, used) = (dyno.log().lines().count(), cpu(dyno));
     let begin = Instant::now();
     let mut waiting = vec![];
     for _ in 0..100 {
-        let mut raw = Raw::connect(dyno.addr()).await; // into the accept backlog
-        raw.send("GET / HTTP/1.1\r\n").await;
-        waiting.push(raw);
+        waiting.push(Raw::request(dyno.addr(), "GET / HTTP/1.1\r\n").await); // into the accept backlog
     }
     sleep(4 * SECOND).await; // time in which a busy loop would show in the log and in processor time
     test.bystanders_have_talked().await;
     let log = dyno.log();
     let new: Vec<&str> = log.lines().skip(lines).collect();
-    assert!(
-        new.iter().any(|line| line.contains("accept=failed")),
-        "no descriptor was left: {log}"
-    );
+    let failed = new.iter().any(|line| line.contains("accept=failed"));
+    assert!(failed, "no descriptor was left: {log}");
     assert!(new.len() <= 5, "logged again and again: {new:?}");
     let (used, waited) = (cpu(dyno) - used, begin.elapsed());
     assert!(used < waited / 2, "{used:?} of a processor in {waited:?}");
     drop(waiting);
     let begin = Instant::now();
     dyno.join("lobby", "花子").await.quit().await;
-    println!(
-        "measured: without descriptors: {used:.1?} of a processor in {waited:.1?}, then open again after {:.1?}",
-        begin.elapsed()
-    );
-    test.finish("connections without descriptors", 100, PATIENCE, 10_000)
-        .await;
+    let again = begin.elapsed();
+    println!("measured: {used:.1?} of a processor in {waited:.1?}, then open after {again:.1?}");
+    let what = "connections without descriptors";
+    test.finish(what, 100, PATIENCE, 10_000).await;
 }
 
 // ---- the worst case of memory
@@ -370,15 +347,6 @@ async fn memory_of_a_room_with_a_stuck_reader_is_bounded() {
     drop(stuck);
 }
 
-/// Waits until the resident memory has stopped growing: then the outboxes hold all that the dyno sends.
-async fn rss_is_steady(dyno: &Dyno) {
-    let mut last = 0;
-    while dyno.rss_kb() > last + 500 {
-        last = dyno.rss_kb();
-        sleep(SECOND).await;
-    }
-}
-
 /// Somebody in a room whose history is full, and who can fill it again.
 async fn talker_in_a_full_room(dyno: &Dyno, room: &str) -> Client {
     let mut talker = dyno.join(room, "talker").await;
@@ -406,7 +374,12 @@ async fn unread_welcomes_share_the_history_and_end_with_4008() {
             stuck.push(stuck_reader(dyno.addr(), "lobby", &format!("{round} {n}")).await);
         }
         connections(dyno, BYSTANDERS + 1 + READERS).await;
-        rss_is_steady(dyno).await;
+        // When the memory has stopped growing, the outboxes hold all that the dyno sends.
+        let mut last = 0;
+        while dyno.rss_kb() > last + 500 {
+            last = dyno.rss_kb();
+            sleep(SECOND).await;
+        }
         grown.push(peak_kb(dyno) - before);
         sleep(WRITE_DEADLINE + 3 * SECOND).await;
         let closes = stuck.iter_mut().rev().take(20).map(async |raw| {
@@ -423,12 +396,10 @@ async fn unread_welcomes_share_the_history_and_end_with_4008() {
     println!("measured: {READERS} unread welcomes of a full room take {grown:?} kB");
     let most = READERS as u64 * EACH_KB;
     assert!(grown[0] <= most, "{grown:?} kB, of {most}");
-    assert!(
-        grown[1] <= grown[0] + grown[0] / 2,
-        "the second round uses the memory of the first one again: {grown:?} kB"
-    );
-    test.finish("unread welcomes", 2 * READERS, PATIENCE, most)
-        .await;
+    let used_again = grown[1] <= grown[0] + grown[0] / 2;
+    assert!(used_again, "the memory of the first round: {grown:?} kB");
+    let what = "unread welcomes";
+    test.finish(what, 2 * READERS, PATIENCE, most).await;
 }
 
 #[tokio::test]
@@ -468,9 +439,7 @@ async fn a_dyno_under_attack_stops_in_time() {
     let mut held = vec![];
     for n in 0..50 {
         held.push(Raw::connect(dyno.addr()).await);
-        let mut raw = Raw::connect(dyno.addr()).await;
-        raw.send("GET / HTTP/1.1\r\n").await;
-        held.push(raw);
+        held.push(Raw::request(dyno.addr(), "GET / HTTP/1.1\r\n").await);
         held.push(stuck_reader(dyno.addr(), "lobby", &format!("n{n}")).await);
     }
     connections(&dyno, 50).await;
@@ -521,12 +490,12 @@ async fn an_invalid_list_of_names_in_redis_harms_no_room() {
         ("'other'", "owner .. 'not the same'"),
         ("'long'", "owner .. string.rep('x', 1000000)"),
     ] {
-        let script = format!(
-            "local owner = string.rep('a', 40)
-            redis.call('HSET', '{owners}', {folded}, {shown})
-            redis.call('PUBLISH', '{channel}', 'names')"
+        let set = format!("redis.call('HSET', '{owners}', {folded}, {shown})");
+        let publish = format!("redis.call('PUBLISH', '{channel}', 'names')");
+        tamper(
+            &redis,
+            &format!("local owner = string.rep('a', 40) {set} {publish}"),
         );
-        tamper(&redis, &script);
         sleep(2 * SECOND).await; // the dyno reads the list
         redis.cut_all(); // and then reads everything again
         say_until_echoed(&mut hanako, folded).await;
@@ -576,10 +545,8 @@ async fn oversized_entries_with_short_messages_do_not_stay_in_memory() {
     for n in 1..=ENTRIES {
         let begin = format!("{n}-1 {{\"user\":\"taro\",\"message\":\"{n}\",\"cid\":\"c\",\"x\":\"");
         let entry = format!("'{begin}' .. string.rep('x', 900000) .. '\"}}'");
-        tamper(
-            &redis,
-            &format!("redis.call('PUBLISH', '{channel}', {entry})"),
-        );
+        let script = format!("redis.call('PUBLISH', '{channel}', {entry})");
+        tamper(&redis, &script);
         hanako.hears(&n.to_string()).await;
     }
     let grown = dyno.rss_kb() - before;
@@ -646,19 +613,12 @@ async fn input_cannot_forge_a_line_of_the_log() {
         raw::head("GET /?token=forged", "a", &["X-Request-Id: forged\u{85}"]),
         raw::head("GET /", "forged.example", &["X-Forwarded-Proto: http"]),
     ] {
-        let mut raw = Raw::connect(dyno.addr()).await;
-        raw.send(head).await;
-        raw.answer().await;
+        raw::http(dyno.addr(), &head).await;
     }
-    for (name, payload) in [
-        ("花子", close_payload(1000, evil.as_bytes())),
-        (
-            "太郎",
-            close_payload(4999, "\u{2028}\u{7f}\u{9b}".as_bytes()),
-        ),
-    ] {
+    for (name, code, reason) in [("花子", 1000, evil), ("太郎", 4999, "\u{2028}\u{7f}\u{9b}")] {
         let mut raw = Raw::joined(&dyno, "lobby", name).await;
-        raw.send(frame(CLOSE, payload)).await;
+        let close = close_payload(code, reason.as_bytes());
+        raw.send(frame(CLOSE, close)).await;
         raw.closed(PATIENCE).await;
         sleep(SECOND / 10).await;
     }

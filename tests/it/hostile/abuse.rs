@@ -98,11 +98,7 @@ impl AbuseTest {
     pub async fn bystanders_have_talked(&self) {
         eventually("the bystanders talk", 3 * PATIENCE, async || {
             let talks = self.talks();
-            if talks < MIN_TALKS {
-                Err(talks)
-            } else {
-                Ok(())
-            }
+            (talks >= MIN_TALKS).then_some(()).ok_or(talks)
         })
         .await;
     }
@@ -130,10 +126,8 @@ impl AbuseTest {
         let attack = self.talks_before..self.talks_before + self.talks() + 1;
         self.base.is_back(&self.dyno, within, growth_kb).await;
         self.shared.done.store(true, Relaxed);
-        let delays = self.bystanders.join();
-        let [talks, control] = delays
-            .expect("the bystanders talk until the end")
-            .map(|all| Delays::of(&all, &attack));
+        let delays = self.bystanders.join().expect("they talk until the end");
+        let [talks, control] = delays.map(|all| Delays::of(&all, &attack));
         println!(
             "measured: {what}: {cases} cases; bystanders: {talks}; control: {control}; memory: {} kB before, {} at most, {} after",
             self.rss_kb,
@@ -151,10 +145,8 @@ impl AbuseTest {
         // Few messages fall into a long stall, so it hardly moves a quantile: its share of the time counts, too.
         let stalled: Duration = talks.0.iter().filter(|delay| **delay > limit).sum();
         let time = talks.0.iter().sum::<Duration>() + PAUSE * n as u32;
-        assert!(
-            stalled < time / 2,
-            "{what}: stalled {stalled:?} of {time:?}"
-        );
+        let some = stalled < time / 2;
+        assert!(some, "{what}: stalled {stalled:?} of {time:?}");
         log
     }
 }
