@@ -106,17 +106,20 @@ pub fn odd_frame(
     payload: impl AsRef<[u8]>,
     spoil: impl Fn(&mut FrameHeader),
 ) -> Vec<u8> {
-    let mask = Some(fastrand::u32(..).to_be_bytes());
-    let mut header = FrameHeader {
-        opcode,
-        mask,
-        ..FrameHeader::default()
-    };
+    let mut header = masked(opcode);
     spoil(&mut header);
     let frame = Frame::from_payload(header, payload.as_ref().to_vec().into());
     let mut bytes = vec![];
     frame.format(&mut bytes).expect("memory takes it");
     bytes
+}
+
+fn masked(opcode: OpCode) -> FrameHeader {
+    FrameHeader {
+        opcode,
+        mask: Some(fastrand::u32(..).to_be_bytes()),
+        ..FrameHeader::default()
+    }
 }
 
 /// A fragment of a text message: the `first` carries the opcode, the `last` the FIN bit.
@@ -128,13 +131,9 @@ pub fn fragment(payload: impl AsRef<[u8]>, first: bool, last: bool) -> Vec<u8> {
 
 /// Only the header of a masked text frame, which claims this length.
 pub fn claimed_length(length: u64) -> Vec<u8> {
-    let header = FrameHeader {
-        opcode: TEXT,
-        mask: Some([1, 2, 3, 4]),
-        ..FrameHeader::default()
-    };
     let mut bytes = vec![];
-    header.format(length, &mut bytes).expect("memory takes it");
+    let formatted = masked(TEXT).format(length, &mut bytes);
+    formatted.expect("memory takes it");
     bytes
 }
 
@@ -145,8 +144,7 @@ pub fn close_payload(code: u16, reason: &[u8]) -> Vec<u8> {
 
 impl Raw {
     pub async fn connect(addr: SocketAddr) -> Raw {
-        let stream = TcpStream::connect(addr).await;
-        let stream = stream.expect("the dyno accepts connections");
+        let stream = TcpStream::connect(addr).await.expect("a connection");
         stream.set_nodelay(true).expect("nodelay can be set");
         Raw::over(stream)
     }
@@ -260,17 +258,16 @@ impl Raw {
     pub async fn head(&mut self) -> Answer {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            match parse_head(&self.unread) {
+            let why = match parse_head(&self.unread) {
                 Ok((answer, length)) => {
                     self.unread.drain(..length);
                     return answer;
                 }
-                Err(why) => {
-                    if let Some(end) = self.more(deadline).await {
-                        let unread = String::from_utf8_lossy(&self.unread);
-                        panic!("{why}, then {end:?}: {unread}");
-                    }
-                }
+                Err(why) => why,
+            };
+            if let Some(end) = self.more(deadline).await {
+                let unread = String::from_utf8_lossy(&self.unread);
+                panic!("{why}, then {end:?}: {unread}");
             }
         }
     }

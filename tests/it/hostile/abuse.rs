@@ -48,18 +48,12 @@ struct Shared {
 }
 
 /// Runs an attack on a dyno of its own: at least this many cases, some at a time, until the bystanders can be judged.
-/// Gives the dyno's log.
-pub async fn attack(
-    what: &str,
-    cases: usize,
-    growth_kb: u64,
-    case: impl AsyncFn(&Dyno, usize),
-) -> String {
+pub async fn attack(what: &str, cases: usize, growth_kb: u64, case: impl AsyncFn(&Dyno, usize)) {
     let turn = heavy(2).await;
     let test = AbuseTest::start(&[]).await;
     let cases = test.run_cases(cases, case).await;
     drop(turn); // the rest is waiting
-    test.finish(what, cases, PATIENCE, growth_kb).await
+    test.finish(what, cases, PATIENCE, growth_kb).await;
 }
 
 impl AbuseTest {
@@ -114,14 +108,8 @@ impl AbuseTest {
     }
 
     /// Checks after an attack that nothing panicked, that no bystander had to wait, and that within `within` the dyno
-    /// has freed its descriptors and all memory but `growth_kb`. Gives the dyno's log.
-    pub async fn finish(
-        mut self,
-        what: &str,
-        cases: usize,
-        within: Duration,
-        growth_kb: u64,
-    ) -> String {
+    /// has freed its descriptors and all memory but `growth_kb`.
+    pub async fn finish(mut self, what: &str, cases: usize, within: Duration, growth_kb: u64) {
         // Later messages would hide a delay. One message may be under way at this moment, and counts.
         let attack = self.talks_before..self.talks_before + self.talks() + 1;
         self.base.is_back(&self.dyno, within, growth_kb).await;
@@ -147,7 +135,6 @@ impl AbuseTest {
         let time = talks.0.iter().sum::<Duration>() + PAUSE * n as u32;
         let some = stalled < time / 2;
         assert!(some, "{what}: stalled {stalled:?} of {time:?}");
-        log
     }
 }
 
