@@ -140,9 +140,9 @@ async fn joins_under_new_names_slow_nobody_down_and_leave_no_names() {
     let joins = test.run_cases(1_500, async |dyno, n| {
         if n % 3 == 0 {
             let bad = ["bad name?", "花\u{200b}子", "😀"][n / 3 % 3];
-            return dyno
-                .join_refused("station", bad, &token(), "bad_name")
+            dyno.join_refused("station", bad, &token(), "bad_name")
                 .await;
+            return;
         }
         let mut raw = Raw::joined(dyno, "station", &format!("passenger {n}")).await;
         if n % 3 == 1 {
@@ -340,13 +340,15 @@ async fn memory_of_a_room_with_a_stuck_reader_is_bounded() {
     drop(stuck);
 }
 
-/// Somebody in the lobby, whose history is full, and who can fill it again.
-async fn talker_in_a_full_lobby(dyno: &Dyno) -> Client {
-    let mut talker = dyno.join("lobby", "talker").await;
+/// A test, somebody in the lobby, whose history is full, and the dyno's peak of memory.
+async fn full_lobby() -> (AbuseTest, Client, u64) {
+    let test = AbuseTest::start(&[TALKATIVE]).await;
+    let mut talker = test.dyno.join("lobby", "talker").await;
     for _ in 0..40 {
         talker.say(&"😀".repeat(1_000)).await;
     }
-    talker
+    let before = peak_kb(&test.dyno);
+    (test, talker, before)
 }
 
 #[tokio::test]
@@ -356,10 +358,8 @@ async fn unread_welcomes_share_the_history_and_end_with_4008() {
     const EACH_KB: u64 = 16;
     let turn = heavy(2).await;
     let _descriptors = descriptors(2 * READERS as u32 + 100).await;
-    let test = AbuseTest::start(&[TALKATIVE]).await;
+    let (test, talker, before) = full_lobby().await;
     let dyno = &test.dyno;
-    let talker = talker_in_a_full_lobby(dyno).await;
-    let before = peak_kb(dyno);
     let mut grown = vec![];
     for round in ["once", "again"] {
         let mut stuck = vec![];
@@ -403,10 +403,8 @@ async fn what_all_outboxes_hold_together_is_bounded() {
     const EACH_KB: u64 = 16;
     let turn = heavy(2).await;
     let _descriptors = descriptors(2 * READERS as u32 + 100).await;
-    let test = AbuseTest::start(&[TALKATIVE]).await;
+    let (test, mut talker, before) = full_lobby().await;
     let dyno = &test.dyno;
-    let mut talker = talker_in_a_full_lobby(dyno).await;
-    let before = peak_kb(dyno);
     let mut stuck = vec![];
     for n in 0..READERS {
         stuck.push(stuck_reader(dyno.addr(), "lobby", &format!("n{n}")).await);

@@ -6,9 +6,7 @@ mod checks;
 
 use crate::support::broken_frames::broken_frames;
 use crate::support::facts::MAX_HEADERS;
-use crate::support::raw::{
-    CLOSE, CONTINUE, PING, PONG, TEXT, close_payload, frame, odd_frame, upgrade_head,
-};
+use crate::support::raw::{CLOSE, PING, PONG, TEXT, close_payload, fragment, frame, upgrade_head};
 use std::fmt::Debug;
 use std::fs;
 use std::io::Cursor;
@@ -396,13 +394,11 @@ proptest! {
                     cuts.sort_unstable(); // anywhere, also within a character
                     let mut start = 0;
                     for (n, cut) in cuts.iter().enumerate() {
-                        let opcode = if n == 0 { TEXT } else { CONTINUE };
-                        bytes.extend(odd_frame(opcode, &text.as_bytes()[start..*cut], |h| h.is_final = false));
+                        bytes.extend(fragment(&text.as_bytes()[start..*cut], n == 0, false));
                         ping(&mut bytes, &mut wanted, b"between");
                         start = *cut;
                     }
-                    let opcode = if cuts.is_empty() { TEXT } else { CONTINUE };
-                    bytes.extend(frame(opcode, &text.as_bytes()[start..]));
+                    bytes.extend(fragment(&text.as_bytes()[start..], cuts.is_empty(), true));
                     wanted.push(format!("text {text}"));
                 }
             }

@@ -233,9 +233,9 @@ impl Raw {
         let start = String::from_utf8_lossy(&bytes[..bytes.len().min(600)]);
         let shown = format!("{request:.200}\n{start}");
         assert_eq!(end, End::Eof, "a FIN after the answer: {shown}");
-        let (mut answer, length) =
-            parse_head(&bytes).unwrap_or_else(|why| panic!("{why}: {shown}"));
-        answer.body = bytes[length..].to_vec();
+        let Some((answer, _)) = parse_head(&bytes) else {
+            panic!("the head is not complete: {shown}");
+        };
         assert!(answer.header_is("Connection", "close"), "{shown}");
         let claimed = answer.header("Content-Length");
         let claimed = claimed.map(|l| l.parse::<usize>().expect("a length is a number"));
@@ -258,16 +258,13 @@ impl Raw {
     pub async fn head(&mut self) -> Answer {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let why = match parse_head(&self.unread) {
-                Ok((answer, length)) => {
-                    self.unread.drain(..length);
-                    return answer;
-                }
-                Err(why) => why,
-            };
+            if let Some((answer, length)) = parse_head(&self.unread) {
+                self.unread.drain(..length);
+                return answer;
+            }
             if let Some(end) = self.more(deadline).await {
                 let unread = String::from_utf8_lossy(&self.unread);
-                panic!("{why}, then {end:?}: {unread}");
+                panic!("the head is not complete, then {end:?}: {unread}");
             }
         }
     }
@@ -337,26 +334,26 @@ impl Raw {
     }
 }
 
-/// The head of an answer and its length in bytes. Requires a reason phrase.
-fn parse_head(bytes: &[u8]) -> Result<(Answer, usize), String> {
+/// The head of an answer and its length in bytes, once it is complete. Requires a reason phrase.
+fn parse_head(bytes: &[u8]) -> Option<(Answer, usize)> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);
-    match response.parse(bytes) {
-        Ok(httparse::Status::Complete(length)) => {
-            let reason = response.reason.unwrap_or_default();
-            assert!(!reason.is_empty(), "no reason phrase in {response:?}");
-            let value = |v: &[u8]| String::from_utf8_lossy(v).into_owned();
-            let headers = response.headers.iter();
-            let answer = Answer {
-                status: response.code.unwrap_or(0),
-                headers: headers.map(|h| (h.name.into(), value(h.value))).collect(),
-                body: vec![],
-            };
-            Ok((answer, length))
-        }
-        Ok(httparse::Status::Partial) => Err("the head of the answer is not complete".into()),
-        Err(e) => Err(format!("this is not an HTTP answer ({e})")),
-    }
+    let parsed = response.parse(bytes);
+    let shown = String::from_utf8_lossy(bytes);
+    let parsed = parsed.unwrap_or_else(|e| panic!("this is not an HTTP answer ({e}): {shown}"));
+    let httparse::Status::Complete(length) = parsed else {
+        return None;
+    };
+    let reason = response.reason.unwrap_or_default();
+    assert!(!reason.is_empty(), "no reason phrase in {response:?}");
+    let value = |v: &[u8]| String::from_utf8_lossy(v).into_owned();
+    let headers = response.headers.iter();
+    let answer = Answer {
+        status: response.code.unwrap_or(0),
+        headers: headers.map(|h| (h.name.into(), value(h.value))).collect(),
+        body: bytes[length..].to_vec(),
+    };
+    Some((answer, length))
 }
 
 /// Sends one request; returns its checked answer.
