@@ -1,6 +1,6 @@
 //! Abuse tests: a dyno is attacked while a normal conversation runs, which must not be slowed down. Each prints the
-//! dyno's memory: before, the maximum, and after. `http.rs` and `protocol.rs` prove the answer to each kind of bad input,
-//! but for broken frames.
+//! dyno's memory: before, the maximum, and after. This file also proves the answer to broken frames and to floods;
+//! `http.rs` and `protocol.rs` prove the answer to all other bad input.
 
 mod abuse;
 
