@@ -296,7 +296,7 @@ async fn without_free_descriptors_the_listener_waits_and_recovers() {
     let begin = Instant::now();
     dyno.join("lobby", "花子").await.quit().await;
     let again = begin.elapsed();
-    println!("measured: {used:.1?} of a processor in {waited:.1?}, then open after {again:.1?}");
+    println!("measured: no descriptors: {used:.1?} of CPU in {waited:.1?}, open after {again:.1?}");
     let what = "connections without descriptors";
     test.finish(what, 100, PATIENCE, 10_000).await;
 }

@@ -7,9 +7,8 @@ use futures_util::{StreamExt, future::ready, stream};
 use serde_json::json;
 use std::fs;
 use std::net::{self, SocketAddr};
-use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -35,15 +34,13 @@ pub struct AbuseTest {
     base: Base,
     rss_kb: u64,
     shared: Arc<Shared>,
-    /// Gives the delays of the bystanders' messages, and those of the control.
-    bystanders: JoinHandle<[Vec<Duration>; 2]>,
-    /// How many messages came before the attack.
-    talks_before: usize,
+    bystanders: JoinHandle<()>,
 }
 
 #[derive(Default)]
 struct Shared {
-    talks: AtomicUsize,
+    /// Of each message of a bystander since the attack began, and of the control before it.
+    delays: Mutex<Vec<[Duration; 2]>>,
     done: AtomicBool,
 }
 
@@ -73,9 +70,9 @@ impl AbuseTest {
         let base = Base::of(&dyno).await;
         // From now on the kernel records the peak of the resident memory (proc(5), clear_refs).
         fs::write(format!("/proc/{}/clear_refs", dyno.pid()), "5").expect("our own child");
+        shared.delays.lock().unwrap().clear();
         AbuseTest {
             rss_kb: dyno.rss_kb(),
-            talks_before: shared.talks.load(Relaxed),
             dyno,
             base,
             shared,
@@ -85,7 +82,7 @@ impl AbuseTest {
 
     /// Messages of bystanders since the attack began.
     fn talks(&self) -> usize {
-        self.shared.talks.load(Relaxed) - self.talks_before
+        self.shared.delays.lock().unwrap().len()
     }
 
     /// Waits during an attack that only holds something, until the bystanders can be judged.
@@ -111,11 +108,13 @@ impl AbuseTest {
     /// has freed its descriptors and all memory but `growth_kb`.
     pub async fn finish(mut self, what: &str, cases: usize, within: Duration, growth_kb: u64) {
         // Later messages would hide a delay. One message may be under way at this moment, and counts.
-        let attack = self.talks_before..self.talks_before + self.talks() + 1;
+        let n = self.talks() + 1;
         self.base.is_back(&self.dyno, within, growth_kb).await;
         self.shared.done.store(true, Relaxed);
-        let delays = self.bystanders.join().expect("they talk until the end");
-        let [talks, control] = delays.map(|all| Delays::of(&all, &attack));
+        self.bystanders.join().expect("they talk until the end");
+        let delays = self.shared.delays.lock().unwrap();
+        let delays = &delays[..n.min(delays.len())];
+        let [talks, control] = [0, 1].map(|of| Delays::of(delays.iter().map(|pair| pair[of])));
         println!(
             "measured: {what}: {cases} cases; bystanders: {talks}; control: {control}; memory: {} kB before, {} at most, {} after",
             self.rss_kb,
@@ -133,8 +132,8 @@ impl AbuseTest {
         // Few messages fall into a long stall, so it hardly moves a quantile: its share of the time counts, too.
         let stalled: Duration = talks.0.iter().filter(|delay| **delay > limit).sum();
         let time = talks.0.iter().sum::<Duration>() + PAUSE * n as u32;
-        let some = stalled < time / 2;
-        assert!(some, "{what}: stalled {stalled:?} of {time:?}");
+        let few_stalls = stalled < time / 2;
+        assert!(few_stalls, "{what}: stalled {stalled:?} of {time:?}");
     }
 }
 
@@ -148,7 +147,7 @@ pub fn peak_kb(dyno: &Dyno) -> u64 {
 
 /// The bystanders: one after the other sends a message and waits for its echo. The control comes before each message: a
 /// round trip to a thread that echoes bytes, which takes as long as the machine makes it, whatever the dyno does.
-async fn talk(addr: SocketAddr, shared: &Shared) -> [Vec<Duration>; 2] {
+async fn talk(addr: SocketAddr, shared: &Shared) {
     let mut people = vec![];
     for n in 0..BYSTANDERS {
         let mut client = Client::connect(addr).await;
@@ -157,19 +156,19 @@ async fn talk(addr: SocketAddr, shared: &Shared) -> [Vec<Duration>; 2] {
         people.push(client);
     }
     let mut echo = echo_server().await;
-    let (mut talks, mut control) = (vec![], vec![]);
-    while !shared.done.load(Relaxed) {
+    for n in (0..BYSTANDERS).cycle() {
         let begin = Instant::now();
         echo.write_all(b"hello").await.expect("it is there");
         echo.read_exact(&mut [0; 5]).await.expect("it comes back");
-        control.push(begin.elapsed());
-        let begin = Instant::now();
-        people[talks.len() % BYSTANDERS].say("hello").await;
-        talks.push(begin.elapsed());
-        shared.talks.store(talks.len(), Relaxed);
+        let (control, begin) = (begin.elapsed(), Instant::now());
+        people[n].say("hello").await;
+        let delays = [begin.elapsed(), control];
+        shared.delays.lock().unwrap().push(delays);
         sleep(PAUSE).await;
+        if shared.done.load(Relaxed) {
+            return;
+        }
     }
-    [talks, control]
 }
 
 /// A connection to a thread that sends everything back.
@@ -188,8 +187,8 @@ async fn echo_server() -> TcpStream {
 struct Delays(Vec<Duration>);
 
 impl Delays {
-    fn of(all: &[Duration], part: &Range<usize>) -> Delays {
-        let mut delays = all[part.start..part.end.min(all.len())].to_vec();
+    fn of(delays: impl Iterator<Item = Duration>) -> Delays {
+        let mut delays: Vec<Duration> = delays.collect();
         delays.sort_unstable();
         Delays(delays)
     }
