@@ -22,10 +22,8 @@ mod tools;
 
 use crate::support::facts::{MAX_MESSAGE, MAX_NAME, MAX_ROOM, names_key, owners_key, stream_key};
 use crate::support::proxy::{Flow, Proxy};
-use crate::support::{
-    Client, Dyno, Front, Id, PATIENCE, Redis, Store, TALKATIVE, World, check, token,
-};
-use driver::{Browser, Kind, Settings};
+use crate::support::{Client, Dyno, Front, Id, PATIENCE, Redis, Store, TALKATIVE, World, check};
+use driver::{Browser, Kind, Settings, Turn};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::fmt::Debug;
@@ -43,56 +41,45 @@ const TAB: &str = "\u{E004}";
 const SHIFT: &str = "\u{E008}";
 const CONTROL: &str = "\u{E009}";
 
-fn page_at(addr: SocketAddr) -> String {
-    format!("http://{addr}/")
+/// A dyno without a rate limit on talks, and a browser that shows its page.
+async fn world_and_page(store: Store) -> (World, Turn) {
+    let page = Browser::start().await;
+    let world = World::talkative(store).await;
+    page.open(world.dyno.addr(), "/").await;
+    (world, page)
 }
 
-/// A dyno without Redis, and a browser that shows its page.
-async fn one_browser() -> (World, Browser) {
-    world_in_browser(Store::Memory, &[TALKATIVE]).await
-}
-
-/// Two people in the lobby of a dyno without Redis: hanako, and taro in the browser.
-async fn chat() -> (World, Client, Browser) {
-    let (world, browser) = one_browser().await;
+/// The same, and hanako is in the lobby; then taro joins with the browser.
+async fn hanako_and_taro(store: Store) -> (World, Client, Turn) {
+    let (world, page) = world_and_page(store).await;
     let hanako = world.dyno.join("lobby", "hanako").await;
-    browser.join("lobby", "taro").await;
-    (world, hanako, browser)
+    page.join("lobby", "taro").await;
+    (world, hanako, page)
 }
 
-async fn world_in_browser(store: Store, vars: &[(&str, &str)]) -> (World, Browser) {
-    let browser = Browser::start().await;
-    let world = World::start(store, vars).await;
-    browser.open(&page_at(world.dyno.addr())).await;
-    (world, browser)
-}
-
-/// A browser whose connection to the dyno can fall silent.
-async fn browser_behind_proxy() -> (World, Proxy, Browser) {
-    let browser = Browser::start().await;
+/// The same with a proxy between the browser and the dyno, whose connections can fall silent.
+async fn hanako_and_taro_behind_proxy() -> (World, Proxy, Client, Turn) {
+    let page = Browser::start().await;
     let world = World::talkative(Store::Redis).await;
     let proxy = Proxy::to(world.dyno.addr()).await;
-    browser.open(&page_at(proxy.addr)).await;
-    (world, proxy, browser)
+    let hanako = world.dyno.join("lobby", "hanako").await;
+    page.open(proxy.addr, "/").await;
+    page.join("lobby", "taro").await;
+    (world, proxy, hanako, page)
 }
 
-/// How many messages the stream of a room holds.
-fn stored(world: &World, room: &str) -> usize {
-    check::stream(world.redis.as_ref().expect("this world has a Redis"), room).len()
+/// How many messages the stream of the lobby holds.
+fn stored(world: &World) -> usize {
+    check::stream(
+        world.redis.as_ref().expect("this world has a Redis"),
+        "lobby",
+    )
+    .len()
 }
 
-/// Waits until what `look` sees satisfies `wanted`, and gives it back.
+/// Waits until what `look` sees satisfies `wanted`, and gives it back. Looks less and less often, because each look keeps
+/// a browser and its driver busy.
 async fn settles<T: Debug>(
-    what: &str,
-    look: impl AsyncFnMut() -> T,
-    wanted: impl Fn(&T) -> bool,
-) -> T {
-    settles_within(SOON, what, look, wanted).await
-}
-
-/// Looks less and less often, because each look keeps a browser and its driver busy.
-async fn settles_within<T: Debug>(
-    within: Duration,
     what: &str,
     mut look: impl AsyncFnMut() -> T,
     wanted: impl Fn(&T) -> bool,
@@ -104,60 +91,42 @@ async fn settles_within<T: Debug>(
         if wanted(&seen) {
             return seen;
         }
-        assert!(
-            start.elapsed() < within,
-            "not within {within:?}: {what}; seen instead: {seen:?}"
-        );
+        let waits = start.elapsed() < SOON;
+        assert!(waits, "not within {SOON:?}: {what}; seen instead: {seen:?}");
         sleep(pause).await;
         pause = (2 * pause).min(Duration::from_millis(160));
     }
 }
 
-/// Waits until `look` sees exactly this.
-async fn becomes<T, W>(what: &str, wanted: &W, look: impl AsyncFnMut() -> T)
-where
-    T: Debug + PartialEq<W>,
-    W: Debug + ?Sized,
-{
-    let what = format!("{what}: {wanted:?}");
-    settles(&what, look, |seen| seen == wanted).await;
-}
-
 #[tokio::test]
 async fn nothing_of_a_test_is_left_for_the_next_one_in_the_same_chromium() {
-    let (world, mut browser) = one_browser().await;
-    let page = page_at(world.dyno.addr());
-    let state = "return [localStorage.trace ?? null, sessionStorage.trace ?? null, document.cookie, navigator.onLine, innerWidth,
-        matchMedia('(prefers-color-scheme: dark)').matches, Date.now() > arguments[0]]";
-    let next_hour = browser.eval("return Date.now() + 3600e3").await;
-    let look = async |browser: &Browser| {
-        let state = browser.eval_with(state, json!([next_hour])).await;
-        state.as_array().expect("a list").clone()
-    };
-    let tabs = async |browser: &Browser| {
-        let tabs = browser.client.windows().await;
-        tabs.expect("a list of tabs").len()
-    };
-    let (fresh, tabs_at_first) = (look(&browser).await, tabs(&browser).await);
-    browser.join("lobby", "taro").await;
-    browser.second_tab().await;
-    browser.open(&page).await;
-    browser.join("lobby", "hanako").await;
+    let (world, mut page) = world_and_page(Store::Memory).await;
+    let addr = world.dyno.addr();
+    let next_hour = page.eval("return Date.now() + 3600e3").await;
+    let state = format!("[localStorage.trace ?? null, sessionStorage.trace ?? null, document.cookie, navigator.onLine, innerWidth,
+        matchMedia('(prefers-color-scheme: dark)').matches, Date.now() > {next_hour}]");
+    let fresh: Vec<Value> = page.get(&state).await;
+    let tabs = page.client.windows().await.expect("a list of tabs");
+    page.join("lobby", "taro").await;
+    page.new_tab().await;
+    page.open(addr, "/").await;
+    page.join("lobby", "hanako").await;
     let traces = "localStorage.trace = sessionStorage.trace = 1; document.cookie = 'a=b; max-age=3600'; console.error('left')";
-    browser.eval(traces).await;
-    browser.later(3_601 * SECOND).await;
-    browser.prefers("prefers-color-scheme", "dark").await;
-    browser.resize(500, 500).await;
-    browser.set_offline(true).await;
-    let used = look(&browser).await;
+    page.eval(traces).await;
+    page.later(3_601 * SECOND).await;
+    page.prefers("prefers-color-scheme", "dark").await;
+    page.resize(500, 500).await;
+    page.set_offline(true).await;
+    let used: Vec<Value> = page.get(&state).await;
     for (i, (before, after)) in fresh.iter().zip(&used).enumerate() {
         assert_ne!(before, after, "item {i} was changed: {used:?}");
     }
 
-    browser.begin_next_test().await;
-    browser.open(&page).await;
-    assert_eq!(look(&browser).await, fresh);
-    browser.value_is("Name", "").await;
-    browser.expect_empty_console().await;
-    assert_eq!(tabs(&browser).await, tabs_at_first);
+    page.begin_next_test().await;
+    page.open(addr, "/").await;
+    page.is(&state, fresh).await;
+    page.value_is("Name", "").await;
+    page.expect_empty_console().await;
+    let tabs_now = page.client.windows().await.expect("a list of tabs");
+    assert_eq!(tabs_now.len(), tabs.len());
 }

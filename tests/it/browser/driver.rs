@@ -6,20 +6,20 @@
 
 use crate::support::{PATIENCE, bound_to_us, free_port, heavy};
 use fantoccini::error::CmdError;
-use fantoccini::wd::{WebDriverCompatibleCommand, WindowHandle};
+use fantoccini::wd::{Capabilities, WebDriverCompatibleCommand, WindowHandle};
 use fantoccini::{Client, ClientBuilder};
 use futures_util::{SinkExt, StreamExt};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
-use std::net::Ipv4Addr;
+use std::ops::Deref;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{LazyLock, Mutex, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
-use tokio::runtime;
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::SemaphorePermit;
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::client_async;
@@ -43,7 +43,7 @@ pub enum Settings {
 }
 
 impl Kind {
-    fn wanted() -> Kind {
+    pub fn wanted() -> Kind {
         match std::env::var("BROWSER").as_deref() {
             Ok("firefox") => Kind::Firefox,
             Ok("webkit") => Kind::WebKit,
@@ -53,43 +53,43 @@ impl Kind {
     }
 
     /// The program that drives it, and what has to be installed.
-    fn driver(self) -> (&'static str, &'static str) {
-        match self {
-            Kind::Chromium => (
-                "chromedriver",
-                "the Debian packages chromium and chromium-driver",
-            ),
-            Kind::Firefox => (
-                "geckodriver",
-                "the Debian package firefox-esr, and cargo install geckodriver",
-            ),
-            Kind::WebKit => (
-                "WebKitWebDriver",
-                "the Debian package webkit2gtk-driver; it needs a display, such as xvfb-run gives",
-            ),
-        }
+    fn driver(self) -> [&'static str; 2] {
+        let packages = match self {
+            Kind::Chromium => "chromedriver: the Debian packages chromium and chromium-driver",
+            Kind::Firefox => {
+                "geckodriver: the Debian package firefox-esr, and cargo install geckodriver"
+            }
+            Kind::WebKit => {
+                "WebKitWebDriver: the Debian package webkit2gtk-driver, and a display as of xvfb-run"
+            }
+        };
+        let (program, needs) = packages.split_once(": ").expect("both");
+        [program, needs]
     }
 
-    fn capabilities(self, profile: &Path, settings: Settings) -> Value {
+    fn capabilities(self, profile: &Path, settings: Settings) -> Capabilities {
         let blocks = settings == Settings::NoStorage;
         let languages = match settings {
             Settings::Japanese => "ja,en-US",
             _ => "en-GB,en",
         };
-        match self {
+        let capabilities = match self {
+            // Chromium ends with chromedriver, even if that is killed: the pipe between them breaks.
             Kind::Chromium => json!({
                 "browserName": "chrome",
                 "webSocketUrl": true, // also speak WebDriver BiDi, which has user contexts
-                "goog:chromeOptions": {"prefs": {
-                    "profile.default_content_setting_values.cookies": if blocks { 2 } else { 1 },
-                    "intl.accept_languages": languages,
-                }, "args": [
-                    // Chromium ends with chromedriver, even if that is killed: the pipe between them breaks.
-                    "--remote-debugging-pipe", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
-                    "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update",
-                    "--disable-sync", "--no-first-run", "--lang=en-GB", "--window-size=1000,700",
-                    format!("--user-data-dir={}", profile.display()),
-                ]},
+                "goog:chromeOptions": {
+                    "args": [
+                        "--headless", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--disable-quic",
+                        "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update",
+                        "--disable-sync", "--no-first-run", "--lang=en-GB", "--window-size=1000,700",
+                        format!("--user-data-dir={}", profile.display()),
+                    ],
+                    "prefs": {
+                        "profile.default_content_setting_values.cookies": if blocks { 2 } else { 1 },
+                        "intl.accept_languages": languages,
+                    },
+                },
                 "goog:loggingPrefs": {"browser": "ALL"},
             }),
             Kind::Firefox => json!({
@@ -110,59 +110,84 @@ impl Kind {
                     "args": ["--automation"],
                 },
             }),
-        }
+        };
+        serde_json::from_value(capabilities).expect("an object")
     }
 }
 
-/// Keeps Chromiums between tests. Its thread lives as long as the program: drivers are bound to the thread that started
-/// them (see [`bound_to_us`]), and fantoccini's tasks to the runtime, which for a test would end with the test.
-struct Pool {
-    runtime: runtime::Handle,
-    idle: Mutex<Vec<Driver>>,
-}
-
-static POOL: LazyLock<Pool> = LazyLock::new(|| {
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
-        let mut builder = runtime::Builder::new_current_thread();
-        let runtime = builder.enable_all().build().expect("a runtime");
-        sender
-            .send(runtime.handle().clone())
-            .expect("it is awaited");
-        runtime.block_on(std::future::pending::<()>());
-    });
+/// Runs as long as the program, on one thread: drivers are bound to the thread that started them (see [`bound_to_us`]),
+/// and fantoccini's tasks to the runtime, which for a test would end with the test.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     // SAFETY: the handler may be called in any thread, and does not unwind.
     unsafe { nix::libc::atexit(end_idle_browsers) };
-    Pool {
-        runtime: receiver.recv().expect("the thread started"),
-        idle: Mutex::default(),
-    }
+    let mut builder = Builder::new_multi_thread();
+    let runtime = builder.worker_threads(1).enable_all().build();
+    runtime.expect("a runtime")
 });
+
+/// Chromiums between two tests.
+static IDLE: Mutex<Vec<Browser>> = Mutex::new(vec![]);
 
 /// Runs when the program exits; statics are not dropped then.
 extern "C" fn end_idle_browsers() {
-    let idle = POOL.idle.lock().map(|mut idle| std::mem::take(&mut *idle));
-    let mut idle = idle.unwrap_or_default();
-    for driver in &mut idle {
-        let _ = driver.process.kill();
+    if let Ok(mut idle) = IDLE.lock() {
+        idle.clear();
     }
-    drop(idle);
 }
 
-/// A driver, its browser, and the user context of the test that uses it.
-struct Driver {
-    kind: Kind,
-    client: Client,
-    port: u16,
+/// A browser, its driver, and the user context of the test that uses it.
+pub struct Browser {
+    pub kind: Kind,
+    pub client: Client,
+    /// Names and words are then translated by the page's own table before they are looked for.
+    pub is_japanese: bool,
     process: Child,
     profile: TempDir,
     context: Option<Value>,
 }
 
-impl Driver {
-    /// Must run on the pool's thread.
-    async fn start(kind: Kind, settings: Settings) -> Driver {
-        let (program, needs) = kind.driver();
+impl Browser {
+    pub async fn start() -> Turn {
+        Browser::start_as(Settings::Usual).await
+    }
+
+    pub async fn start_as(settings: Settings) -> Turn {
+        Browser::start_with(settings, heavy(1).await).await
+    }
+
+    /// Two persons. Takes both permits at once: two tests with one permit each would wait for each other for ever.
+    pub async fn start_two(first: Settings) -> (Turn, Turn) {
+        let mut permits = heavy(2).await;
+        let other = permits.split(1).expect("two permits were taken");
+        let first = Browser::start_with(first, permits);
+        tokio::join!(first, Browser::start_with(Settings::Usual, other))
+    }
+
+    pub async fn start_with(settings: Settings, permit: SemaphorePermit<'static>) -> Turn {
+        let start = RUNTIME.spawn(async move {
+            let usual = settings == Settings::Usual; // settings are read at the start
+            let idle = if usual {
+                IDLE.lock().unwrap().pop()
+            } else {
+                None
+            };
+            let mut browser = match idle {
+                Some(browser) => browser,
+                None => Browser::launch(Kind::wanted(), settings).await,
+            };
+            browser.begin(usual).await;
+            browser
+        });
+        let browser = Some(start.await.expect("the browser starts"));
+        Turn {
+            browser,
+            _permit: permit,
+        }
+    }
+
+    /// Must run on [`RUNTIME`].
+    async fn launch(kind: Kind, settings: Settings) -> Browser {
+        let [program, needs] = kind.driver();
         let profile = TempDir::with_prefix("dynochat-browser-").expect("a temporary directory");
         let port = free_port();
         let process = bound_to_us(&mut Command::new(program))
@@ -173,30 +198,24 @@ impl Driver {
             .stderr(Stdio::null())
             .spawn()
             .unwrap_or_else(|e| panic!("{program} could not be started: {e}; it needs {needs}"));
-        let listens = async {
-            while TcpStream::connect((Ipv4Addr::LOCALHOST, port))
-                .await
-                .is_err()
-            {
-                sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let listens = timeout(PATIENCE, listens).await;
-        listens.unwrap_or_else(|_| panic!("{program} does not listen on its port"));
-        let Value::Object(wanted) = kind.capabilities(profile.path(), settings) else {
-            unreachable!("capabilities are an object")
-        };
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        let client = ClientBuilder::new(connector)
-            .capabilities(wanted)
-            .connect(&format!("http://127.0.0.1:{port}"))
-            .await
-            .unwrap_or_else(|e| panic!("{kind:?} did not start, it needs {needs}: {e}"));
-        Driver {
+        let mut builder = ClientBuilder::new(connector);
+        builder.capabilities(kind.capabilities(profile.path(), settings));
+        let url = format!("http://127.0.0.1:{port}");
+        let begun = Instant::now();
+        let client = loop {
+            match builder.connect(&url).await {
+                Ok(client) => break client,
+                Err(e) if begun.elapsed() > PATIENCE => panic!("{kind:?}: {e}; it needs {needs}"),
+                Err(_) => sleep(Duration::from_millis(20)).await,
+            }
+        };
+        let is_japanese = settings == Settings::Japanese;
+        Browser {
             kind,
             client,
-            port,
+            is_japanese,
             process,
             profile,
             context: None,
@@ -205,35 +224,49 @@ impl Driver {
 
     /// A command of WebDriver BiDi.
     async fn bidi(&self, method: &str, params: Value) -> Value {
-        let session = self.client.session_id().await.expect("the driver answers");
-        let url = format!(
-            "ws://127.0.0.1:{}/session/{}",
-            self.port,
-            session.expect("an id")
-        );
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await;
-        let (mut socket, _) = client_async(url, stream.expect("the driver listens"))
-            .await
-            .expect("the driver speaks BiDi");
+        let session = self.client.capabilities().expect("a session");
+        let url = session["webSocketUrl"].as_str().expect("a URL");
+        let addr = url.split('/').nth(2).expect("an address");
+        let stream = TcpStream::connect(addr).await.expect("the driver listens");
+        let (mut socket, _) = client_async(url, stream).await.expect("it speaks BiDi");
         let command = json!({"id": 1, "method": method, "params": params});
         let sent = socket.send(Message::text(command.to_string())).await;
         sent.expect("a command can be sent");
-        loop {
+        let mut answer = Value::Null;
+        while answer["id"] != 1 {
             let frame = socket.next().await.expect("an answer").expect("an answer");
-            let answer: Value = match frame {
-                Message::Text(text) => serde_json::from_str(&text).expect("JSON"),
-                _ => continue,
-            };
-            if answer["id"] == 1 {
-                assert_eq!(answer["type"], "success", "{method}: {answer}");
-                return answer["result"].clone();
-            }
+            answer = serde_json::from_slice(&frame.into_data()).unwrap_or_default();
         }
+        assert_eq!(answer["type"], "success", "{method}: {answer}");
+        answer["result"].clone()
     }
 
-    /// Opens a tab and selects it; gives its handle. With a user context, the tab is in that. In Firefox a window: a tab
-    /// in the background runs its timers once a second.
-    async fn open_tab(&self) -> WindowHandle {
+    /// Begins a test: in Chromium, perhaps with a user context of its own and a tab in it.
+    async fn begin(&mut self, with_context: bool) {
+        if self.kind != Kind::Chromium {
+            return;
+        }
+        if with_context {
+            let user = self.bidi("browser.createUserContext", json!({})).await;
+            self.context = Some(user["userContext"].clone());
+            self.new_tab().await;
+        }
+        self.console().await; // lines of the test before this one, and of chromedriver
+    }
+
+    /// Ends a test: removes its user context, with all tabs. False if there was none.
+    async fn end(&mut self) -> bool {
+        let Some(user) = self.context.take() else {
+            return false;
+        };
+        let user = json!({"userContext": user});
+        self.bidi("browser.removeUserContext", user).await;
+        true
+    }
+
+    /// Opens another tab of the same person and selects it; gives its handle. In Firefox a window: a tab in the background
+    /// runs its timers once a second.
+    pub async fn new_tab(&self) -> WindowHandle {
         let handle = match &self.context {
             // BiDi's "context" is WebDriver's "window handle".
             Some(user) => {
@@ -247,37 +280,45 @@ impl Driver {
                 tab.expect("a tab can be opened").handle
             }
         };
-        let switched = self.client.switch_to_window(handle.clone()).await;
-        switched.expect("the tab is there");
+        self.switch(&handle).await;
         handle
     }
 
-    /// Begins a test: in the usual Chromium, with a user context of its own and a tab in it.
-    async fn begin(&mut self, settings: Settings) {
-        if self.kind != Kind::Chromium {
-            return;
-        }
-        if settings == Settings::Usual {
-            let user = self.bidi("browser.createUserContext", json!({})).await;
-            self.context = Some(user["userContext"].clone());
-            self.open_tab().await;
-        }
-        let console = self.client.issue_cmd(SessionCommand::console()).await;
-        console.expect("what was there before can be dropped");
+    /// The handle of the selected tab.
+    pub async fn tab(&self) -> WindowHandle {
+        self.client.window().await.expect("a tab is selected")
     }
 
-    /// Ends a test: removes its user context, with all tabs. False if there was none.
-    async fn end(&mut self) -> bool {
-        let Some(user) = self.context.take() else {
-            return false;
-        };
-        let user = json!({"userContext": user});
-        self.bidi("browser.removeUserContext", user).await;
-        true
+    pub async fn switch(&self, tab: &WindowHandle) {
+        let switched = self.client.switch_to_window(tab.clone()).await;
+        switched.expect("the tab is there");
+    }
+
+    /// Sends a command that fantoccini does not have: a POST if it has a body.
+    pub async fn command(&self, path: &str, body: Option<Value>) -> Result<Value, CmdError> {
+        let path = path.to_string();
+        self.client.issue_cmd(SessionCommand { path, body }).await
+    }
+
+    /// Sends a command of Chromium's DevTools protocol to the selected tab. What it sets ends with the tab.
+    pub async fn devtools(&self, command: &str, params: Value) -> Value {
+        let body = json!({"cmd": command, "params": params});
+        let result = self.command("goog/cdp/execute", Some(body)).await;
+        result.unwrap_or_else(|e| panic!("{command}: {e}"))
+    }
+
+    /// The lines of the console since the last call: errors, warnings, violations of the content security policy.
+    /// Only chromedriver has this command.
+    pub async fn console(&self) -> Vec<String> {
+        let entries = self.command("se/log", Some(json!({"type": "browser"})));
+        let entries = entries.await.expect("the console can be read");
+        let entries = entries.as_array().expect("a list of entries");
+        let line = |entry: &Value| format!("{} {}", entry["level"], entry["message"]);
+        entries.iter().map(line).collect()
     }
 }
 
-impl Drop for Driver {
+impl Drop for Browser {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
@@ -291,116 +332,42 @@ impl Drop for Driver {
     }
 }
 
-/// A browser with empty storage: one person. Ends with the test.
-pub struct Browser {
-    pub kind: Kind,
-    pub client: Client,
-    /// Names and words are then translated by the page's own table before they are looked for.
-    pub is_japanese: bool,
-    driver: Option<Driver>,
-    _turn: SemaphorePermit<'static>,
+/// A browser with empty storage, while a test uses it: one person.
+pub struct Turn {
+    /// Only `drop` takes it.
+    browser: Option<Browser>,
+    _permit: SemaphorePermit<'static>,
 }
 
-impl Browser {
-    pub async fn start() -> Browser {
-        Browser::start_as(Settings::Usual, 1).await
-    }
+impl Deref for Turn {
+    type Target = Browser;
 
-    /// `weight`: 2 if its tabs keep a processor busy.
-    pub async fn start_as(settings: Settings, weight: u32) -> Browser {
-        Browser::start_with(settings, heavy(weight).await).await
+    fn deref(&self) -> &Browser {
+        self.browser.as_ref().expect("not dropped yet")
     }
+}
 
-    /// Two persons. Takes both permits at once: two tests with one permit each would wait for each other for ever.
-    pub async fn start_two(first: Settings) -> (Browser, Browser) {
-        let mut turns = heavy(2).await;
-        let other = turns.split(1).expect("two permits were taken");
-        let first = Browser::start_with(first, turns);
-        tokio::join!(first, Browser::start_with(Settings::Usual, other))
-    }
-
-    /// Only a browser with the usual settings may have been in use before: it reads its settings at the start.
-    async fn start_with(settings: Settings, turn: SemaphorePermit<'static>) -> Browser {
-        let kind = Kind::wanted();
-        let start = POOL.runtime.spawn(async move {
-            let idle = match settings {
-                Settings::Usual => POOL.idle.lock().unwrap().pop(),
-                _ => None,
-            };
-            let mut driver = match idle {
-                Some(driver) => driver,
-                None => Driver::start(kind, settings).await,
-            };
-            driver.begin(settings).await;
-            driver
-        });
-        let driver = start.await.expect("the browser starts");
-        Browser {
-            kind,
-            client: driver.client.clone(),
-            is_japanese: settings == Settings::Japanese,
-            driver: Some(driver),
-            _turn: turn,
-        }
-    }
-
+impl Turn {
     /// Does to this Chromium what is done to it between two tests.
     pub async fn begin_next_test(&mut self) {
-        let driver = self.driver.as_mut().expect("only Drop takes it");
-        assert!(driver.end().await, "it had a user context");
-        driver.begin(Settings::Usual).await;
-    }
-
-    /// Sends a command that fantoccini does not have.
-    pub async fn command(
-        &self,
-        method: Method,
-        path: &str,
-        body: Value,
-    ) -> Result<Value, CmdError> {
-        let path = path.to_string();
-        let command = SessionCommand { method, path, body };
-        self.client.issue_cmd(command).await
-    }
-
-    /// Sends a command of Chromium's DevTools protocol to the selected tab. What it sets ends with the tab.
-    pub async fn devtools(&self, command: &str, params: Value) {
-        let body = json!({"cmd": command, "params": params});
-        self.command(Method::POST, "goog/cdp/execute", body)
-            .await
-            .expect(command);
-    }
-
-    /// The lines of the console since the last call: errors, warnings, violations of the content security policy.
-    /// Only chromedriver has this command.
-    pub async fn console(&self) -> Vec<String> {
-        let entries = self.client.issue_cmd(SessionCommand::console()).await;
-        let entries = entries.expect("the console can be read");
-        let entries = entries.as_array().expect("a list of entries");
-        let line = |entry: &Value| format!("{} {}", entry["level"], entry["message"]);
-        entries.iter().map(line).collect()
-    }
-
-    /// Opens a second tab of the same person and selects it; gives the handles of the old and the new one.
-    pub async fn second_tab(&self) -> (WindowHandle, WindowHandle) {
-        let old = self.client.window().await.expect("a tab is selected");
-        let driver = self.driver.as_ref().expect("only Drop takes it");
-        (old, driver.open_tab().await)
+        let browser = self.browser.as_mut().expect("not dropped yet");
+        assert!(browser.end().await, "it had a user context");
+        browser.begin(true).await;
     }
 }
 
-impl Drop for Browser {
+impl Drop for Turn {
     fn drop(&mut self) {
-        let Some(mut driver) = self.driver.take() else {
+        let Some(mut browser) = self.browser.take() else {
             return;
         };
-        // Waits: at the exit of the program, every driver is idle or ended.
+        // Waits: at the exit of the program, every browser is idle or ended.
         let (sender, receiver) = mpsc::channel();
-        POOL.runtime.spawn(async move {
-            match timeout(PATIENCE, driver.end()).await {
-                Ok(true) => POOL.idle.lock().unwrap().push(driver),
-                Ok(false) => drop(driver.client.clone().close().await),
-                Err(_) => drop(driver), // kills a browser that does not answer
+        RUNTIME.spawn(async move {
+            match timeout(PATIENCE, browser.end()).await {
+                Ok(true) => IDLE.lock().unwrap().push(browser),
+                Ok(false) => drop(browser.client.clone().close().await),
+                Err(_) => drop(browser), // kills a browser that does not answer
             }
             let _ = sender.send(());
         });
@@ -410,33 +377,29 @@ impl Drop for Browser {
 
 #[derive(Debug)]
 struct SessionCommand {
-    method: Method,
     path: String,
-    body: Value,
-}
-
-impl SessionCommand {
-    fn console() -> SessionCommand {
-        SessionCommand {
-            method: Method::POST,
-            path: "se/log".into(),
-            body: json!({"type": "browser"}),
-        }
-    }
+    body: Option<Value>,
 }
 
 impl WebDriverCompatibleCommand for SessionCommand {
     fn endpoint(
         &self,
-        base_url: &url::Url,
-        session_id: Option<&str>,
+        base: &url::Url,
+        session: Option<&str>,
     ) -> Result<url::Url, url::ParseError> {
-        let session = session_id.unwrap_or_default();
-        base_url.join(&format!("session/{session}/{}", self.path))
+        base.join(&format!(
+            "session/{}/{}",
+            session.unwrap_or_default(),
+            self.path
+        ))
     }
 
     fn method_and_body(&self, _: &url::Url) -> (Method, Option<String>) {
-        let body = (self.method == Method::POST).then(|| self.body.to_string());
-        (self.method.clone(), body)
+        let method = if self.body.is_some() {
+            Method::POST
+        } else {
+            Method::GET
+        };
+        (method, self.body.as_ref().map(Value::to_string))
     }
 }

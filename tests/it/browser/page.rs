@@ -1,72 +1,70 @@
-//! A person's actions on the page, and the parts that a person sees. Fields and buttons are found as a screen reader finds them: by
+//! A person's actions on the page, and what a person sees. Fields and buttons are found as a screen reader finds them: by
 //! role and accessible name.
 
 use super::*;
-use fantoccini::actions::{InputSource, KeyAction, KeyActions};
 use fantoccini::elements::{Element, ElementRef};
-use fantoccini::wd::WindowHandle;
-use serde::Deserialize;
-use tokio_tungstenite::tungstenite::http::Method;
-
-/// A message as the page shows it.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-pub struct Shown {
-    pub user: String,
-    pub text: String,
-    pub time: String,
-    /// The text beside an own message: sending, sent, not sent · Retry / Discard …
-    pub state: String,
-    /// In one group with the message before it.
-    pub follows: bool,
-}
+use fantoccini::error::CmdError;
+use serde::{Serialize, de::DeserializeOwned};
+use std::collections::HashMap;
+use std::error::Error;
 
 impl Browser {
-    pub async fn open(&self, url: &str) {
-        self.client.goto(url).await.expect("the page loads");
+    pub async fn open(&self, addr: SocketAddr, path: &str) {
+        let url = format!("http://{addr}{path}");
+        self.client.goto(&url).await.expect("the page loads");
     }
 
     pub async fn reload(&self) {
         self.client.refresh().await.expect("the page loads");
     }
 
-    pub async fn back(&self) {
-        self.client.back().await.expect("the page before loads");
+    // ---- scripts
+
+    async fn try_eval(&self, script: &str, args: Value) -> Result<Value, CmdError> {
+        let names = include_str!("names.js");
+        let script =
+            format!("{names} return (function () {{ {script}\n }}).apply(null, arguments)");
+        let args = args.as_array().expect("a list of arguments").clone();
+        self.client.execute(&script, args).await
     }
 
-    pub async fn switch(&self, tab: &WindowHandle) {
-        let switched = self.client.switch_to_window(tab.clone()).await;
-        switched.expect("the tab is there");
-    }
-
-    /// Runs `script`, a function body, in the page.
+    /// Runs `script`, a function body, in the page. A promise that it returns is awaited.
     pub async fn eval(&self, script: &str) -> Value {
         self.eval_with(script, json!([])).await
     }
 
     /// The same with `arguments`.
     pub async fn eval_with(&self, script: &str, args: Value) -> Value {
-        let args = args.as_array().expect("a list of arguments").clone();
-        let result = self.client.execute(script, args).await;
+        let result = self.try_eval(script, args).await;
         result.unwrap_or_else(|e| panic!("{script}: {e}"))
     }
 
-    /// Runs `script`, which calls its last argument when it is done.
-    pub async fn eval_async(&self, script: &str) -> Value {
-        let result = self.client.execute_async(script, vec![]).await;
-        result.expect("the script ends")
+    /// The value of an expression.
+    pub async fn get<T: DeserializeOwned>(&self, expression: &str) -> T {
+        let value = self.eval(&format!("return {expression}")).await;
+        serde_json::from_value(value).unwrap_or_else(|e| panic!("{expression}: {e}"))
     }
 
-    pub async fn text(&self, script: &str) -> String {
-        let value = self.eval(script).await;
-        value.as_str().unwrap_or_default().to_string()
+    /// An expression has this value now.
+    pub async fn is(&self, expression: &str, value: impl Serialize) {
+        let seen: Value = self.get(expression).await;
+        assert_eq!(seen, json!(value), "{expression}");
     }
 
-    /// The texts of all elements that match.
-    pub async fn strings(&self, css: &str) -> Vec<String> {
-        let script =
-            "return [...document.querySelectorAll(arguments[0])].map((one) => one.textContent)";
-        let texts = self.eval_with(script, json!([css])).await;
-        serde_json::from_value(texts).expect("a list of texts")
+    /// Waits until an expression has this value.
+    pub async fn becomes(&self, expression: &str, value: impl Serialize) {
+        let value = json!(value);
+        let what = format!("{expression} becomes {value}");
+        let look = async || self.get::<Value>(expression).await;
+        settles(&what, look, |seen| *seen == value).await;
+    }
+
+    /// Waits until a text has these words in it, in the browser's language.
+    async fn has(&self, expression: &str, words: &str) {
+        let words = &*self.word(words).await;
+        let what = format!("{expression} has {words:?} in it");
+        let look = async || self.get::<String>(expression).await;
+        settles(&what, look, |seen| seen.contains(words)).await;
     }
 
     /// Translates these English words of the page into the browser's language.
@@ -74,54 +72,50 @@ impl Browser {
         if !self.is_japanese {
             return english.to_string();
         }
-        let script = "const [english, done] = arguments;
-            import('/words.js').then(({ all: { en, ja } }) => {
+        let script = "const [english] = arguments;
+            return import('/words.js').then(({ all: { en, ja } }) => {
                 for (const [key, words] of Object.entries(en)) {
                     const names = [...words.matchAll(/{(\\w+)}/g)].map(([, name]) => name);
                     const pattern = words.replace(/[.?+*()|]/g, '\\\\$&').replace(/{\\w+}/g, '(.*)');
                     const found = english.match(`^${pattern}$`);
-                    if (found) return done(ja[key].replace(/{(\\w+)}/g, (_, name) => found[1 + names.indexOf(name)]));
+                    if (found) return ja[key].replace(/{(\\w+)}/g, (_, name) => found[1 + names.indexOf(name)]);
                 }
-                done(english);
+                return english;
             })";
-        let japanese = self.client.execute_async(script, vec![json!(english)]);
-        let japanese = japanese.await.expect("the page has a table of words");
+        let japanese = self.eval_with(script, json!([english])).await;
         japanese.as_str().expect("words").to_string()
     }
 
     // ---- what a screen reader finds
 
     /// The one visible element with this role and accessible name, or the names that are there instead.
-    async fn seek(&self, role: &str, name: &str) -> Result<Element, String> {
+    pub async fn seek(&self, role: &str, name: &str) -> Result<Element, Box<dyn Error>> {
         let css = match role {
-            "textbox" => "input, textarea".to_string(),
-            "button" => "button".to_string(),
-            "list" => "ul, ol".to_string(),
-            _ => format!("[role={role}]"),
+            "textbox" => "input, textarea",
+            "button" => "button",
+            "list" => "ul, ol",
+            _ => &format!("[role={role}]"),
         };
-        let visible = "return [...document.querySelectorAll(arguments[0])].filter((one) =>
+        let visible = "return all(arguments[0]).filter((one) =>
             one.checkVisibility({ opacityProperty: true, visibilityProperty: true }) && one.getClientRects().length > 0)";
-        let visible = self.client.execute(visible, vec![json!(css)]).await;
-        let visible = visible.map_err(|e| e.to_string())?;
+        let visible = self.try_eval(visible, json!([css])).await?;
+        let visible: Vec<HashMap<String, String>> = serde_json::from_value(visible)?;
         let (mut found, mut seen) = (vec![], vec![]);
-        for element in visible.as_array().into_iter().flatten() {
-            let id = element.as_object().and_then(|one| one.values().next());
-            let id = id.and_then(Value::as_str).expect("a reference");
-            let computed = async |what: &str| {
-                let path = format!("element/{id}/computed{what}");
-                let value = self.command(Method::GET, &path, Value::Null).await;
-                value.map_err(|e| e.to_string())
+        for id in visible.into_iter().flat_map(HashMap::into_values) {
+            let computed = async |what| {
+                self.command(&format!("element/{id}/computed{what}"), None)
+                    .await
             };
             let label = computed("label").await?;
             if label == name && computed("role").await? == role {
-                let id = ElementRef::from(id.to_string());
+                let id = ElementRef::from(id);
                 found.push(Element::from_element_id(self.client.clone(), id));
             }
             seen.push(label);
         }
         match found.len() {
             1 => Ok(found.remove(0)),
-            count => Err(format!("{count} of {seen:?}")),
+            count => Err(format!("{count} of {seen:?}").into()),
         }
     }
 
@@ -132,62 +126,23 @@ impl Browser {
         found.expect("it was found")
     }
 
-    pub async fn has(&self, role: &str, name: &str) -> bool {
-        self.seek(role, &self.word(name).await).await.is_ok()
-    }
-
     pub async fn press(&self, button: &str) {
         let button = self.find("button", button).await;
         button.click().await.expect("a button can be clicked");
     }
 
-    /// Types into a field, key by key, after the text that is there.
+    /// Types into a field, key by key, after the text that is there. A modifier is held while the next keys are pressed.
     pub async fn keys(&self, field: &str, text: &str) {
         let field = self.find("textbox", field).await;
         field.send_keys(text).await.expect("a field takes keys");
-    }
-
-    /// Presses `key` while `modifier` is held, wherever the cursor is.
-    pub async fn chord(&self, modifier: &str, key: &str) {
-        let [modifier, key] = [modifier, key].map(|key| key.chars().next().expect("a key"));
-        let keyboard = KeyActions::new("keyboard".into())
-            .then(KeyAction::Down { value: modifier })
-            .then(KeyAction::Down { value: key })
-            .then(KeyAction::Up { value: key })
-            .then(KeyAction::Up { value: modifier });
-        let pressed = self.client.perform_actions(keyboard).await;
-        pressed.expect("keys can be pressed");
-    }
-
-    /// Runs `script` on a field, with it and `more` as arguments.
-    async fn on_field(&self, field: &str, script: &str, more: &str) -> Value {
-        let field = self.find("textbox", field).await;
-        self.eval_with(script, json!([field, more])).await
     }
 
     /// Replaces the text of a field; also with characters that no key has.
     pub async fn fill(&self, field: &str, text: &str) {
         let script = "arguments[0].select();
             document.execCommand(arguments[1] ? 'insertText' : 'delete', false, arguments[1]);";
-        self.on_field(field, script, text).await;
-    }
-
-    /// A property of a field's DOM node.
-    pub async fn field(&self, field: &str, property: &str) -> Value {
-        let script = "return arguments[0][arguments[1]]";
-        self.on_field(field, script, property).await
-    }
-
-    pub async fn value_is(&self, field: &str, text: &str) {
-        assert_eq!(self.field(field, "value").await, text, "{field}");
-    }
-
-    /// The text that describes a field: an error, a counter.
-    pub async fn description(&self, field: &str) -> String {
-        let script = "const id = arguments[0].getAttribute('aria-describedby');
-            return document.getElementById(id).textContent";
-        let text = self.on_field(field, script, "").await;
-        text.as_str().expect("a text").to_string()
+        let field = self.find("textbox", field).await;
+        self.eval_with(script, json!([field, text])).await;
     }
 
     // ---- the page
@@ -214,138 +169,57 @@ impl Browser {
         self.own_are("sent").await;
     }
 
-    /// The label that shows the state of the connection.
-    pub async fn chip(&self) -> String {
-        let chip = "return document.querySelector('[role=status]').textContent";
-        self.text(chip).await
-    }
-
-    pub async fn alert(&self) -> String {
-        let alert = "return document.querySelector('[role=alert]').textContent";
-        self.text(alert).await
-    }
-
-    pub async fn title(&self) -> String {
-        self.client.title().await.expect("a title")
-    }
-
-    pub async fn messages(&self) -> Vec<Shown> {
-        let script = "return [...document.querySelectorAll('[role=log] .message')].map((m) => {
-            const of = (css) => m.querySelector(css).textContent;
-            return [of('.who'), of('.text'), of('time'), of('.state'), m.classList.contains('follows')];
-        })";
-        let messages = serde_json::from_value(self.eval(script).await);
-        messages.expect("four texts and a flag each") // a list makes a struct, too
-    }
-
-    pub async fn texts(&self) -> Vec<String> {
-        self.messages().await.into_iter().map(|m| m.text).collect()
-    }
-
-    pub async fn states(&self) -> Vec<String> {
-        self.messages().await.into_iter().map(|m| m.state).collect()
-    }
-
-    /// The small lines between messages: who joined and left, what may be missing.
-    pub async fn notes(&self) -> Vec<String> {
-        self.strings("[role=log] .note").await
-    }
-
-    pub async fn members(&self) -> Vec<String> {
-        let list = self.find("list", "Members").await;
-        let script = "return [...arguments[0].children].map((one) => one.textContent)";
-        let names = self.eval_with(script, json!([list])).await;
-        serde_json::from_value(names).expect("a list of names")
-    }
-
     /// Opens the panel for learners.
     pub async fn open_panel(&self) {
-        self.eval("document.querySelector('summary').click()").await;
-        let open = "return document.querySelector('details').open";
-        self.until("the panel is open", open).await;
+        self.eval("one('summary').click()").await;
+        self.becomes("one('details').open", true).await;
     }
 
-    /// A fact in the panel.
-    pub async fn fact(&self, name: &str) -> String {
-        let script = "return [...document.querySelectorAll('dt')].find((dt) => dt.textContent === arguments[0])
-            .nextElementSibling.textContent";
-        let fact = self.eval_with(script, json!([name])).await;
-        fact.as_str().expect("a text").to_string()
-    }
-
-    // ---- what the page shows after a while
-
-    /// Waits until the script returns true; until then it may return what it sees instead.
-    pub async fn until(&self, what: &str, script: &str) {
-        let look = async || match self.eval(script).await {
-            Value::Bool(true) => None,
-            other => Some((other, self.texts().await)),
-        };
-        settles(what, look, Option::is_none).await;
-    }
+    // ---- what the page shows
 
     pub async fn connected(&self) {
         self.chip_says("Connected · ").await;
     }
 
+    /// Waits until the label that shows the state of the connection has these words in it.
     pub async fn chip_says(&self, words: &str) {
-        let words = &*self.word(words).await;
-        let what = format!("the chip says {words:?}");
-        settles(&what, async || self.chip().await, |c| c.contains(words)).await;
-    }
-
-    pub async fn alert_contains(&self, words: &str) {
-        let what = format!("the alert contains {words:?}");
-        let alert = async || self.alert().await;
-        settles(&what, alert, |alert| alert.contains(words)).await;
-    }
-
-    pub async fn title_becomes(&self, title: &str) {
-        becomes("the title", title, async || self.title().await).await;
-    }
-
-    /// Waits until so many elements match.
-    pub async fn count_is(&self, css: &str, count: usize) {
-        let script = "return document.querySelectorAll(arguments[0]).length";
-        let look = async || self.eval_with(script, json!([css])).await;
-        becomes(css, &count, look).await;
+        self.has("chip()", words).await;
     }
 
     /// Waits until the log of messages and notes contains this text.
     pub async fn log_contains(&self, text: &str) {
-        let text = &*self.word(text).await;
-        let what = format!("the log contains {text:?}");
-        let script = "return document.querySelector('[role=log]').innerText";
-        let log = async || self.text(script).await;
-        settles(&what, log, |log| log.contains(text)).await;
+        self.has("one('[role=log]').innerText", text).await;
     }
 
     /// Waits until the page shows exactly these texts, in this order.
-    pub async fn shows(&self, texts: &[&str]) {
-        becomes("the messages", texts, async || self.texts().await).await;
+    pub async fn shows(&self, texts: &[impl Serialize]) {
+        self.becomes("texts('.message .text')", texts).await;
     }
 
-    /// Waits until there is an own message, and all of them have this state.
+    /// Waits until the page shows so many messages.
+    pub async fn shows_messages(&self, count: usize) {
+        self.becomes("all('.message').length", count).await;
+    }
+
+    /// Waits until there is an own message, and all of them have this state: sending, sent, not sent · Retry / Discard …
     pub async fn own_are(&self, state: &str) {
-        let state = &*self.word(state).await;
-        let what = format!("own messages are {state:?}");
-        let all = |states: &Vec<String>| {
-            let mut own = states.iter().filter(|s| !s.is_empty()).peekable();
-            own.peek().is_some() && own.all(|s| s == state)
-        };
-        settles(&what, async || self.states().await, all).await;
+        let states = "[...new Set(texts('.state'))].filter((state) => state)";
+        self.becomes(states, [self.word(state).await]).await;
     }
 
+    /// Waits until these are the small lines between messages: who joined and left, what may be missing.
     pub async fn notes_are(&self, notes: &[&str]) {
-        becomes("the notes", notes, async || self.notes().await).await;
+        self.becomes("texts('.note')", notes).await;
     }
 
     pub async fn members_are(&self, names: &[&str]) {
-        becomes("the members", names, async || self.members().await).await;
+        self.find("list", "Members").await;
+        self.becomes("texts('#members li')", names).await;
     }
 
-    pub async fn fact_becomes(&self, name: &str, value: &str) {
-        becomes(name, value, async || self.fact(name).await).await;
+    /// The text of a field now.
+    pub async fn value_is(&self, field: &str, text: &str) {
+        self.is(&format!("field('{field}').value"), text).await;
     }
 
     /// The console is empty, where it can be read.
@@ -355,23 +229,9 @@ impl Browser {
         }
     }
 
-    // ---- the page's connections
-
     /// From now on, records what the page's connections do. To be called before the page connects.
     pub async fn watch_connections(&self) {
         self.eval(include_str!("watch.js")).await;
-    }
-
-    /// For how many ms in all the page had no connection that was welcomed.
-    pub async fn ms_without_connection(&self) -> f64 {
-        let ms = self.eval("return watched.away").await;
-        ms.as_f64().expect("a number")
-    }
-
-    /// After how many ms each message was acknowledged that the page sent with `watched.say`.
-    pub async fn ack_ms(&self) -> Vec<f64> {
-        let acks = self.eval("return watched.acks").await;
-        serde_json::from_value(acks).expect("a list of numbers")
     }
 
     // ---- what is around the page
@@ -393,14 +253,20 @@ impl Browser {
     pub async fn resize(&self, width: u32, height: u32) {
         let size =
             json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
-        self.devtools("Emulation.setDeviceMetricsOverride", size)
-            .await;
+        let emulate = "Emulation.setDeviceMetricsOverride";
+        self.devtools(emulate, size).await;
     }
 
     /// Waits until the page was drawn, and so has handled what was scrolled.
     pub async fn drawn(&self) {
-        self.eval_async("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
-            .await;
+        let frames = "return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))";
+        self.eval(frames).await;
+    }
+
+    /// Runs a script before those of each page that is opened from now on. Chromium only.
+    pub async fn before_each_page(&self, source: &str) {
+        let command = "Page.addScriptToEvaluateOnNewDocument";
+        self.devtools(command, json!({"source": source})).await;
     }
 
     /// Moves the page's clock on, as if this much time had passed.
@@ -413,16 +279,15 @@ impl Browser {
 
     /// The tab's storage. A duplicated or restored tab gets a copy of it.
     pub async fn tab_storage(&self) -> Value {
-        let kept = self.text("return sessionStorage.dynochat").await;
-        serde_json::from_str(&kept).expect("JSON")
+        self.get("JSON.parse(sessionStorage.dynochat)").await
     }
 
     /// Opens the page in a tab that keeps this.
-    pub async fn open_with_tab_storage(&self, page: &str, kept: &Value) {
-        self.open(&format!("{page}chat.css")).await; // the same origin, but not the page
-        let script = "sessionStorage.dynochat = arguments[0]";
-        self.eval_with(script, json!([kept.to_string()])).await;
-        self.open(page).await;
+    pub async fn open_with_tab_storage(&self, addr: SocketAddr, kept: &Value) {
+        self.open(addr, "/chat.css").await; // the same origin, but not the page
+        let script = "sessionStorage.dynochat = JSON.stringify(arguments[0])";
+        self.eval_with(script, json!([kept])).await;
+        self.open(addr, "/").await;
     }
 
     /// Sets a field of each frame of this kind that the page receives from now on.
@@ -436,9 +301,8 @@ impl Browser {
         self.eval_with(script, json!([kind, field, value])).await;
     }
 
-    /// Sends the page an event of the window.
-    pub async fn dispatch(&self, event: &str) {
-        let script = "dispatchEvent(new Event(arguments[0]))";
-        self.eval_with(script, json!([event])).await;
+    /// The browser says that the network is back: the page asks the server for a tick, or connects.
+    pub async fn online(&self) {
+        self.eval("dispatchEvent(new Event('online'))").await;
     }
 }

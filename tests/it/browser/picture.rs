@@ -8,48 +8,46 @@ async fn the_readme_picture_shows_a_conversation_resumed_after_an_absence() {
     let (taro, hanako) = Browser::start_two(Settings::Usual).await;
     let redis = Redis::start(&[]).await;
     let mut dynos = vec![];
-    for (browser, name, dyno) in [(&taro, "Taro", "web.2"), (&hanako, "花子", "web.1")] {
-        browser.resize(1280, 800).await;
+    for (page, name, dyno) in [(&taro, "Taro", "web.2"), (&hanako, "花子", "web.1")] {
+        page.resize(1280, 800).await;
         let dyno = Dyno::start_on(&redis, &[TALKATIVE, ("DYNO", dyno)]).await;
-        browser.open(&page_at(dyno.addr())).await;
-        browser.join("lobby", name).await;
+        page.open(dyno.addr(), "/").await;
+        page.join("lobby", name).await;
         dynos.push(dyno);
     }
-    let mut all = vec![];
-    let mut say = async |browser: &Browser, text: &'static str| {
-        all.push(text);
-        browser.send(text).await;
-    };
-    say(&hanako, "おはよう! Which dyno are you on?").await;
-    say(&taro, "web.2, says the chip. And you?").await;
-    say(
-        &hanako,
-        "web.1. One room, two processes, and a Redis between us.",
-    )
-    .await;
-    say(
-        &taro,
-        "I pretend to be offline for a moment. Please go on talking!",
-    )
-    .await;
+    let talk = [
+        (&hanako, "おはよう! Which dyno are you on?"),
+        (&taro, "web.2, says the chip. And you?"),
+        (
+            &hanako,
+            "web.1. One room, two processes, and a Redis between us.",
+        ),
+        (
+            &taro,
+            "I pretend to be offline for a moment. Please go on talking!",
+        ),
+        (
+            &hanako,
+            "Are you still in the list of members? Yes: nobody saw you leave.",
+        ),
+        (&hanako, "Two messages for you to catch up with 🎉"),
+        (
+            &taro,
+            "Back again, and both are here. The panel counts them, on the right.",
+        ),
+    ];
     taro.open_panel().await;
-    taro.press("pretend to be offline").await;
-    say(
-        &hanako,
-        "Are you still in the list of members? Yes: nobody saw you leave.",
-    )
-    .await;
-    say(&hanako, "Two messages for you to catch up with 🎉").await;
-    taro.press("pretend to be offline").await;
-    taro.connected().await;
-    say(
-        &taro,
-        "Back again, and both are here. The panel counts them, on the right.",
-    )
-    .await;
+    for (i, (page, text)) in talk.into_iter().enumerate() {
+        if i == 4 || i == 6 {
+            taro.press("pretend to be offline").await; // and after two messages no longer
+        }
+        page.connected().await;
+        page.send(text).await;
+    }
+    let all = talk.map(|(_, text)| text);
     taro.shows(&all).await;
     hanako.shows(&all).await;
-    assert_eq!(taro.fact("Resumed messages").await, "2");
+    taro.is("fact('Resumed messages')", "2").await;
     taro.keys("Message", "").await;
     taro.drawn().await;
 

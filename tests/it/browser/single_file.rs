@@ -9,14 +9,14 @@ async fn the_page_joins_talks_reconnects_and_leaves_on_the_single_file() {
     let (hanako, taro) = Browser::start_two(Settings::Usual).await;
     let redis = Redis::start(&[]).await;
     let mut dynos = vec![];
-    for (browser, name, dyno) in [(&hanako, "花子", "web.1"), (&taro, "Taro", "web.2")] {
+    for (page, name, dyno) in [(&hanako, "花子", "web.1"), (&taro, "Taro", "web.2")] {
         let vars = [("REDIS_URL", &*redis.url()), ("DYNO", dyno)];
         let dyno = Dyno::start_program(program.clone(), &vars).await;
-        browser.open(&page_at(dyno.addr())).await;
-        browser.join("lobby", name).await;
+        page.open(dyno.addr(), "/").await;
+        page.join("lobby", name).await;
         dynos.push(dyno);
     }
-    assert_eq!(taro.chip().await, "Connected · web.2");
+    taro.is("chip()", "Connected · web.2").await;
     hanako.say("おはよう!").await;
     taro.shows(&["おはよう!"]).await;
     taro.say("good morning").await;
