@@ -20,18 +20,11 @@ mod story;
 mod talking;
 mod tools;
 
-use crate::support::facts::{MAX_MESSAGE, MAX_NAME, MAX_ROOM, names_key, owners_key, stream_key};
-use crate::support::proxy::{Flow, Proxy};
-use crate::support::{Client, Dyno, Front, Id, PATIENCE, Redis, Store, TALKATIVE, World, check};
+use crate::support::prelude::*;
 use driver::{Browser, Kind, Settings, Turn};
-use nix::sys::signal::Signal;
-use serde_json::{Value, json};
 use std::fmt::Debug;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
-use tokio::time::sleep;
 
-const SECOND: Duration = Duration::from_secs(1);
 /// How long a test waits for what a page should show soon. Long, because the machine may be busy.
 const SOON: Duration = Duration::from_secs(30);
 

@@ -1,25 +1,12 @@
 //! Many dynos on one Redis are one chat, also when a dyno or Redis stops, is killed, hangs, comes back, or has lost its
 //! data. Each test has its own dynos and its own Redis.
 
-use crate::support::client::{Heard, join_frame};
 use crate::support::dyno::{program, refuses_to_boot};
-use crate::support::facts::*;
-use crate::support::page::Life;
-use crate::support::raw::{PING, PONG, frame, head, http};
-use crate::support::{
-    Client, Crowd, Dyno, PATIENCE, Raw, Redis, Router, TALKATIVE, bound_to_us, check, cid,
-    eventually, free_port, token,
-};
-use futures_util::future::join_all;
-use nix::sys::signal::Signal;
-use serde_json::{Value, json};
+use crate::support::prelude::*;
+use crate::support::raw::{PING, PONG, frame};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
-use tokio::time::sleep;
-
-const SECOND: Duration = Duration::from_secs(1);
 
 /// For the limits of a time: the machine may be busy.
 const TOLERANCE: Duration = Duration::from_millis(500);

@@ -3,23 +3,9 @@
 //! lease. `races.rs` tests what happens between clients, and `dynos.rs` tests each fault with two people.
 
 use crate::dynos::{cut_and_back, hanako_and_taro, pair};
-use crate::support::client::{Heard, join_frame, talk_until};
-use crate::support::facts::*;
-use crate::support::page::Life;
-use crate::support::proxy::{Flow, Proxy};
-use crate::support::raw::{self, Raw};
-use crate::support::{
-    Crowd, Dyno, Id, PATIENCE, Page, Redis, Router, TALKATIVE, check, cid, descriptors, eventually,
-    heavy, token,
-};
-use futures_util::future::join_all;
-use nix::sys::signal::Signal;
-use serde_json::json;
+use crate::support::client::talk_until;
+use crate::support::prelude::*;
 use std::cell::Cell;
-use std::time::{Duration, Instant};
-use tokio::time::sleep;
-
-const SECOND: Duration = Duration::from_secs(1);
 
 async fn dynos(redis: &Redis, count: usize) -> Vec<Dyno> {
     join_all((0..count).map(|_| Dyno::start_on(redis, &[TALKATIVE]))).await

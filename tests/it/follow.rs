@@ -1,19 +1,9 @@
 //! Tests of how a room follows its stream: it reads what it missed, receives live events, and tells a gap where messages
 //! are missing.
 
-use std::net::Ipv4Addr;
-use std::time::Duration;
-
+use crate::support::prelude::*;
 use futures_util::{StreamExt, stream};
-use serde_json::json;
-use tokio::time::sleep;
-
-use crate::support::client::join_frame;
-use crate::support::proxy::{Flow, Proxy};
-use crate::support::{Dyno, PATIENCE, Page, Raw, Redis, Router, TALKATIVE};
-use crate::support::{check, descriptors, eventually, facts, heavy};
-
-const SECOND: Duration = Duration::from_secs(1);
+use std::net::Ipv4Addr;
 
 /// A dyno that reaches its Redis through a proxy, and another one that reaches it directly.
 async fn two_dynos() -> (Redis, Proxy, Dyno, Dyno) {

@@ -7,25 +7,16 @@ mod abuse;
 use super::properties::{mutated_head, one_of};
 use crate::support::broken_frames::{bad_messages, broken_frames};
 use crate::support::check::{Base, becomes};
-use crate::support::client::join_frame;
-use crate::support::facts::{JOIN_DEADLINE, LEASE, WRITE_DEADLINE, channel, owners_key};
+use crate::support::prelude::*;
 use crate::support::proxy::narrow_socket;
-use crate::support::raw::{
-    self, CLOSE, End, PING, PONG, Raw, TEXT, close_payload, fragment, frame,
-};
-use crate::support::{Client, Dyno, PATIENCE, Redis, TALKATIVE, cid, descriptors, heavy, token};
+use crate::support::raw::{CLOSE, End, PING, PONG, TEXT, close_payload, fragment, frame};
 use abuse::{AbuseTest, BYSTANDERS, attack, connections, cpu, peak_kb};
-use futures_util::future::join_all;
-use nix::sys::signal::Signal;
-use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::process::Command;
-use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-const SECOND: Duration = Duration::from_secs(1);
 /// A request head has as much time as a join.
 const HEAD_DEADLINE: Duration = JOIN_DEADLINE;
 

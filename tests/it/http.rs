@@ -1,21 +1,13 @@
 //! HTTP/1.1 on the listener: the page and its files with their headers, the status of every refused request, and the
 //! upgrade to a WebSocket, in whatever pieces its bytes come.
 
-use crate::support::client::join_frame;
 use crate::support::dyno::{program, refuses_to_boot};
-use crate::support::facts::{JOIN_DEADLINE, MAX_HEAD, MAX_HEADERS};
-use crate::support::raw::{self, ACCEPT, Answer, End, KEY, TEXT, head, http, upgrade_head};
-use crate::support::{Dyno, PATIENCE, Raw, bound_to_us, descriptors, free_port, token};
-use futures_util::future::join_all;
-use serde_json::json;
+use crate::support::prelude::*;
+use crate::support::raw::{ACCEPT, Answer, End, KEY, TEXT, upgrade_head};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 use std::process::Command;
-use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
-use tokio::time::sleep;
-
-const SECOND: Duration = Duration::from_secs(1);
 
 async fn get(dyno: &Dyno, path: &str, headers: &[&str]) -> Answer {
     let request = head(&format!("GET {path}"), &dyno.host(), headers);

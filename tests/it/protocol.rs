@@ -3,17 +3,10 @@
 
 use crate::support::broken_frames::{bad_messages, ping_of_length};
 use crate::support::check::becomes;
-use crate::support::client::join_frame;
-use crate::support::facts::*;
+use crate::support::prelude::*;
 use crate::support::raw::{CLOSE, End, TEXT, close_payload, frame};
-use crate::support::{Client, Dyno, Id, PATIENCE, Raw, Store, World, cid, token};
-use futures_util::future::join_all;
-use serde_json::{Value, json};
 use std::time::{Duration, Instant, SystemTime};
-use tokio::time::sleep;
 use tokio_tungstenite::tungstenite::Message;
-
-const SECOND: Duration = Duration::from_secs(1);
 
 on_both_stores!(
     // the welcome

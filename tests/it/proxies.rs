@@ -1,16 +1,10 @@
 //! Tests behind other people's proxies: nginx, Caddy and HAProxy with the configurations of `docs/PROXIES.md`, and the
 //! limit of connections for each address. If a proxy is not installed, its test prints that and passes.
 
-use crate::support::facts::{MAX_PER_ADDRESS, SILENCE};
-use crate::support::raw::{head, http, upgrade_head};
-use crate::support::{Client, Dyno, Front, PATIENCE, Raw, check, cid, client, eventually, token};
-use serde_json::{Value, json};
+use crate::support::prelude::*;
+use crate::support::raw::upgrade_head;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::time::Duration;
-use tokio::time::sleep;
-
-const SECOND: Duration = Duration::from_secs(1);
 
 /// Runs a block of nginx's configuration alone, with all its files in `{dir}`.
 const NGINX: &str = "

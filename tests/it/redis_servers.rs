@@ -1,21 +1,10 @@
 //! Redis servers that are not what the program expects: shared with another app, too old, without a command or a right,
 //! read-only after a failover, short of memory.
 
-use std::cell::Cell;
-use std::time::{Duration, Instant};
-
-use futures_util::future::join_all;
-use tokio::time::sleep;
-
 use crate::dynos::{cut_and_back, gets_busy_and_down, hanako_and_taro, pair};
-use crate::support::client::join_frame;
-use crate::support::facts::{HISTORY_BYTES, NEWCOMER, REDIS_KNOWN_WITHIN, stream_key};
-use crate::support::proxy::Proxy;
-use crate::support::{
-    Client, Dyno, PATIENCE, Redis, TALKATIVE, check, cid, eventually, free_port, heavy, token,
-};
+use crate::support::prelude::*;
+use std::cell::Cell;
 
-const SECOND: Duration = Duration::from_secs(1);
 const NEEDED: &str = "Redis or Valkey 7.0 or newer is needed";
 
 /// A dyno that does not get its Redis, after several attempts to connect. Its log says why in one line, with these words;

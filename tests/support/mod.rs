@@ -41,6 +41,7 @@ pub mod prelude {
     pub use super::client::{Heard, join_frame};
     pub use super::facts::*;
     pub use super::page::Life;
+    pub use super::proxy::{Flow, Proxy};
     pub use super::raw::{head, http};
     pub use super::*;
     pub use futures_util::future::join_all;

@@ -2,19 +2,16 @@
 //! bystanders in time, and the dyno in memory and descriptors.
 
 use crate::support::check::{Base, becomes};
-use crate::support::{Client, Dyno, PATIENCE, eventually, heavy, token};
+use crate::support::prelude::*;
 use futures_util::{StreamExt, future::ready, stream};
-use serde_json::json;
 use std::fs;
 use std::net::{self, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime;
-use tokio::time::sleep;
 
 /// Clients that talk in turn, so each of them stays below the rate limit of two messages a second.
 pub const BYSTANDERS: usize = 10;
