@@ -28,6 +28,9 @@ use std::net::SocketAddr;
 /// How long a test waits for what a page should show soon. Long, because the machine may be busy.
 const SOON: Duration = Duration::from_secs(30);
 
+/// Records what the page's connections do, if it runs before the page connects.
+const WATCH: &str = include_str!("browser/watch.js");
+
 // Keys, as WebDriver writes them.
 const ENTER: &str = "\u{E007}";
 const TAB: &str = "\u{E004}";
@@ -36,7 +39,7 @@ const CONTROL: &str = "\u{E009}";
 
 /// A dyno without a rate limit on talks, and a browser that shows its page.
 async fn world_and_page(store: Store) -> (World, Turn) {
-    let page = Browser::start().await;
+    let page = Browser::start(Settings::Usual).await;
     let world = World::talkative(store).await;
     page.open(world.dyno.addr(), "/").await;
     (world, page)
@@ -52,7 +55,7 @@ async fn hanako_and_taro(store: Store) -> (World, Client, Turn) {
 
 /// The same with a proxy between the browser and the dyno, whose connections can fall silent.
 async fn hanako_and_taro_behind_proxy() -> (World, Proxy, Client, Turn) {
-    let page = Browser::start().await;
+    let page = Browser::start(Settings::Usual).await;
     let world = World::talkative(Store::Redis).await;
     let proxy = Proxy::to(world.dyno.addr()).await;
     let hanako = world.dyno.join("lobby", "hanako").await;
@@ -63,11 +66,8 @@ async fn hanako_and_taro_behind_proxy() -> (World, Proxy, Client, Turn) {
 
 /// How many messages the stream of the lobby holds.
 fn stored(world: &World) -> usize {
-    check::stream(
-        world.redis.as_ref().expect("this world has a Redis"),
-        "lobby",
-    )
-    .len()
+    let redis = world.redis.as_ref().expect("this world has a Redis");
+    check::stream(redis, "lobby").len()
 }
 
 /// Waits until what `look` sees satisfies `wanted`, and gives it back. Looks less and less often, because each look keeps
@@ -93,13 +93,14 @@ async fn settles<T: Debug>(
 
 #[tokio::test]
 async fn nothing_of_a_test_is_left_for_the_next_one_in_the_same_chromium() {
-    let (world, mut page) = world_and_page(Store::Memory).await;
+    let (world, page) = world_and_page(Store::Memory).await;
     let addr = world.dyno.addr();
     let next_hour = page.eval("return Date.now() + 3600e3").await;
     let state = format!("[localStorage.trace ?? null, sessionStorage.trace ?? null, document.cookie, navigator.onLine, innerWidth,
         matchMedia('(prefers-color-scheme: dark)').matches, Date.now() > {next_hour}]");
     let fresh: Vec<Value> = page.get(&state).await;
-    let tabs = page.client.windows().await.expect("a list of tabs");
+    let tabs = async || page.client.windows().await.expect("a list of tabs").len();
+    let tabs_at_first = tabs().await;
     page.join("lobby", "taro").await;
     page.new_tab().await;
     page.open(addr, "/").await;
@@ -115,11 +116,10 @@ async fn nothing_of_a_test_is_left_for_the_next_one_in_the_same_chromium() {
         assert_ne!(before, after, "item {i} was changed: {used:?}");
     }
 
-    page.begin_next_test().await;
+    page.clean().await;
     page.open(addr, "/").await;
     page.is(&state, fresh).await;
     page.value_is("Name", "").await;
     page.expect_empty_console().await;
-    let tabs_now = page.client.windows().await.expect("a list of tabs");
-    assert_eq!(tabs_now.len(), tabs.len());
+    assert_eq!(tabs().await, tabs_at_first);
 }

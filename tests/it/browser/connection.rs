@@ -2,30 +2,28 @@
 
 use super::*;
 
+/// The browser says that the network is back: the page asks the server for a tick, or connects.
+const ONLINE: &str = "dispatchEvent(new Event('online'))";
+
 #[tokio::test]
 async fn the_panel_can_drop_the_connection_and_simulate_offline() {
     let (_world, mut hanako, page) = hanako_and_taro(Store::Memory).await;
     page.open_panel().await;
     page.is("fact('Dyno')", "local").await;
     page.is("fact('Boot id')", &hanako.welcome["boot"]).await;
-    page.online().await;
-    page.becomes("/^\\d+ s ago$/.test(fact('Last tick'))", true)
-        .await;
-    let age = "parseInt(fact('Last tick'))";
-    let young: u64 = page.get(age).await;
-    settles(
-        "it grows older",
-        async || page.get::<u64>(age).await,
-        |age| *age > young,
-    )
-    .await;
+    page.eval(ONLINE).await;
+    let tick = "fact('Last tick').replace(/\\d+/, 'some')";
+    page.becomes(tick, "some s ago").await;
+    let young: u64 = page.get("parseInt(fact('Last tick'))").await;
+    let older = format!("parseInt(fact('Last tick')) > {young}");
+    page.becomes(&older, true).await;
     page.press("pretend to be offline").await;
     page.is("chip()", "Offline").await;
     for text in ["a", "b", "c"] {
         hanako.say(text).await;
     }
     page.later(60 * SECOND).await; // time alone does not end it
-    page.online().await;
+    page.eval(ONLINE).await;
     page.say("from offline").await;
     page.is("chip()", "Offline").await;
     page.is("texts('.text')", ["from offline"]).await;
@@ -48,8 +46,8 @@ async fn the_panel_can_drop_the_connection_and_simulate_offline() {
     page.say("typed offline").await;
     page.is("texts('.state').at(-1)", "sending").await;
     page.set_offline(false).await;
-    page.shows(&["a", "b", "c", "from offline", "meanwhile", "typed offline"])
-        .await;
+    let all = ["a", "b", "c", "from offline", "meanwhile", "typed offline"];
+    page.shows(&all).await;
     page.own_are("sent").await;
 }
 
@@ -73,7 +71,7 @@ async fn the_page_reconnects_after_silence_and_after_sleep() {
 
     // After a short sleep, or on another network, the page checks the connection.
     proxy.set(Flow::Swallow);
-    page.online().await;
+    page.eval(ONLINE).await;
     sleep(SECOND).await; // until the proxy has swallowed the question
     proxy.set(Flow::Through);
     page.becomes("fact('Reconnects')", "3").await;
@@ -88,30 +86,27 @@ async fn the_page_reconnects_after_silence_and_after_sleep() {
 
 #[tokio::test]
 async fn a_final_close_code_stops_reconnecting_and_shows_why() {
-    let page = Browser::start().await;
+    let page = Browser::start(Settings::Usual).await;
     let dyno = Dyno::start(&[]).await; // with the limit on talking
     page.open(dyno.addr(), "/").await;
-    page.watch_connections().await;
+    page.eval(WATCH).await;
     page.join("lobby", "taro").await;
     // Sends with the page's socket what the page never sends.
+    let nonsense = "for (let i = 0; i < 3; i += 1) line.send('nonsense')";
     let flood = "for (let i = 0; i < 60; i += 1) line.send(JSON.stringify({ kind: 'talk', message: 'x', cid: `flood${i}` }))";
     for (code, script, words) in [
-        (
-            4400,
-            "for (let i = 0; i < 3; i += 1) line.send('nonsense')",
-            "reload",
-        ),
+        (4400, nonsense, "reload"),
         (1009, "line.send('x'.repeat(10000))", "too big"),
         (1003, "line.send(new Uint8Array(4))", "reload"),
         (4429, flood, "too many messages"),
     ] {
-        page.eval(&format!("const line = watched.sockets.at(-1); {script}"))
-            .await;
+        let script = format!("const line = watched.sockets.at(-1); {script}");
+        page.eval(&script).await;
         page.chip_says("Stopped").await;
         let why: String = page.get("banner()").await;
         assert!(why.contains(words), "{code} says what to do: {why:?}");
         page.later(60 * SECOND).await;
-        page.online().await;
+        page.eval(ONLINE).await;
         page.is("chip()", "Stopped · Retry now").await;
         page.press("Retry now").await;
         page.connected().await;
@@ -122,33 +117,29 @@ async fn a_final_close_code_stops_reconnecting_and_shows_why() {
 
 #[tokio::test]
 async fn a_full_dyno_is_retried_with_a_longer_wait() {
-    let page = Browser::start().await;
+    let page = Browser::start(Settings::Usual).await;
     let dyno = Dyno::start(&[("MAX_CONNECTIONS", "1")]).await;
     page.open(dyno.addr(), "/").await;
     let hanako = dyno.join("lobby", "hanako").await;
     page.ask_to_join("lobby", "taro").await;
     page.chip_says("Reconnecting in ").await;
     let left: u32 = page.get("parseInt(chip().match(/\\d+/))").await;
-    assert!(
-        (3..=8).contains(&left),
-        "half to all of eight seconds: {left}"
-    );
+    assert!((3..=8).contains(&left), "half to all of 8 s: {left}");
     hanako.quit().await;
     page.connected().await;
 }
 
 /// Stops the page's clock, and makes each random wait the longest one.
 async fn stop_clock(page: &Browser) {
-    page.eval("window.clock = Date.now(); Date.now = () => clock; Math.random = () => 0.999")
-        .await;
+    let script = "window.clock = Date.now(); Date.now = () => clock; Math.random = () => 0.999";
+    page.eval(script).await;
 }
 
 /// Moves the clock on, and waits until the page's timer has seen that: if it saw the jump only after a loss, it would
 /// take it for sleep and try at once.
 async fn pass(page: &Browser, seconds: u64) {
-    let script =
-        "clock += arguments[0] * 1000; return new Promise((done) => setTimeout(done, 600))";
-    page.eval_with(script, json!([seconds])).await;
+    let wait = "clock += arguments[0] * 1000; return new Promise((go) => setTimeout(go, 600))";
+    page.eval_with(wait, json!([seconds])).await;
 }
 
 async fn waits(page: &Browser, seconds: u64) {
@@ -156,23 +147,26 @@ async fn waits(page: &Browser, seconds: u64) {
     page.becomes("chip()", chip).await;
 }
 
+/// These are the page's next waits.
+async fn waits_in_turn(page: &Browser, seconds: &[u64]) {
+    for seconds in seconds {
+        waits(page, *seconds).await;
+        pass(page, *seconds).await;
+    }
+}
+
 #[tokio::test]
 async fn the_back_off_grows_until_retry_now_and_is_reset_after_a_stable_connection() {
     let (mut world, page) = world_and_page(Store::Memory).await;
     stop_clock(&page).await;
-    page.set_in_frames("welcome", "spread_ms", json!(3000))
-        .await;
+    page.alter("welcome", json!({"spread_ms": 3000})).await;
     page.join("lobby", "taro").await;
     pass(&page, 6).await;
     world.dyno.kill().await;
-    for seconds in [3, 1, 2, 4, 8, 15, 15] {
-        waits(&page, seconds).await;
-        pass(&page, seconds).await;
-    }
+    waits_in_turn(&page, &[3, 1, 2, 4, 8, 15, 15]).await;
     page.is("banner()", "").await; // the server is away, and not only for WebSockets
     world.dyno.restart().await;
-    waits(&page, 15).await;
-    pass(&page, 15).await;
+    waits_in_turn(&page, &[15]).await;
     page.connected().await;
     world.dyno.kill().await; // at once: the connection was not stable
     waits(&page, 15).await;
@@ -183,13 +177,9 @@ async fn the_back_off_grows_until_retry_now_and_is_reset_after_a_stable_connecti
     page.connected().await;
     pass(&page, 6).await;
     world.dyno.kill().await;
-    for seconds in [3, 1, 2] {
-        waits(&page, seconds).await;
-        pass(&page, seconds).await;
-    }
+    waits_in_turn(&page, &[3, 1, 2]).await;
     world.dyno.restart().await;
-    waits(&page, 4).await;
-    pass(&page, 4).await;
+    waits_in_turn(&page, &[4]).await;
     page.connected().await;
     pass(&page, 6).await;
     world.dyno.signal(Signal::SIGSTOP); // does not answer the page after its sleep
@@ -203,8 +193,7 @@ async fn the_back_off_grows_until_retry_now_and_is_reset_after_a_stable_connecti
 async fn the_server_says_over_how_long_the_first_retry_is_spread() {
     let (_world, page) = world_and_page(Store::Memory).await;
     page.eval("Math.random = () => 0.999").await;
-    let spread = "spread_ms";
-    page.set_in_frames("welcome", spread, json!(40)).await;
+    page.alter("welcome", json!({"spread_ms": 40})).await;
     page.join("lobby", "taro").await;
     page.open_panel().await;
     // Ms from the end of a connection that was stable to the next try, sorted.
@@ -217,7 +206,7 @@ async fn the_server_says_over_how_long_the_first_retry_is_spread() {
             for (let i = 0; i < 7; i += 1) {
                 for (let j = 0; j < 2; j += 1) { skipped += 3000; await pause(300 + 29 * i); }
                 const from = performance.now(), next = new Promise((go) => { tried = go; });
-                one('#drop').click();
+                $('#drop').click();
                 await next;
                 delays.push(performance.now() - from);
                 while (!chip().startsWith('Connected')) await pause(20);
@@ -234,9 +223,9 @@ async fn the_server_says_over_how_long_the_first_retry_is_spread() {
     for (kind, said, seconds) in [
         ("welcome", json!(9000), 9),
         ("welcome", json!("soon"), 3),
-        ("tick", json!(9000), 9), // corrects the welcome
+        ("tick", json!(7000), 7), // corrects the welcome
     ] {
-        page.set_in_frames(kind, spread, said).await;
+        page.alter(kind, json!({"spread_ms": said})).await;
         page.press("Retry now").await;
         page.connected().await;
         pass(&page, 6).await; // then the page asks the server for a tick
@@ -248,7 +237,7 @@ async fn the_server_says_over_how_long_the_first_retry_is_spread() {
 
 #[tokio::test]
 async fn blocked_websockets_are_explained() {
-    let page = Browser::start().await;
+    let page = Browser::start(Settings::Usual).await;
     // An origin that is refused behind a proxy: 403. A proxy that does not upgrade: 426.
     for rule in ["set-header Host internal.example", "del-header Upgrade"] {
         let mut dyno = Dyno::start(&[]).await;
@@ -270,15 +259,15 @@ async fn blocked_websockets_are_explained() {
 async fn many_events_at_once_leave_one_open_socket() {
     let (world, page) = world_and_page(Store::Memory).await;
     let mut hanako = world.dyno.join("lobby", "hanako").await;
-    page.watch_connections().await;
+    page.eval(WATCH).await;
     page.join("lobby", "taro").await;
     page.open_panel().await;
-    let storm =
-        "const names = ['online', 'offline', 'pagehide', 'pageshow', 'visibilitychange', 'online'];
+    let storm = "
+        const names = ['online', 'offline', 'pagehide', 'pageshow', 'visibilitychange', 'online'];
         for (let i = 0; i < 120; i += 1) {
             const name = names[Math.floor(Math.random() * names.length)];
             (name === 'visibilitychange' ? document : window).dispatchEvent(new Event(name));
-            if (i % 10 === 0) one('#drop').click();
+            if (i % 10 === 0) $('#drop').click();
         }
         dispatchEvent(new Event('pageshow'))";
     for _ in 0..5 {

@@ -27,9 +27,9 @@ async fn a_rejected_name_or_room_shows_an_error_at_its_field_and_keeps_the_text(
     }
 
     // The server explains what the page does not know.
-    page.set_in_frames("error", "code", json!("new_code")).await;
     let newer = "A newer reason.";
-    page.set_in_frames("error", "message", json!(newer)).await;
+    let unknown = json!({"code": "new_code", "message": newer});
+    page.alter("error", unknown).await;
     page.ask_to_join("lobby", "hanako").await;
     page.becomes("description('Name')", newer).await;
     page.join("lobby", "taro").await;
@@ -49,13 +49,13 @@ async fn a_room_link_fills_in_the_room_and_the_address_is_a_room_link() {
     page.is("document.title", "茶の間").await;
     page.open(addr, "/").await; // the tab remembers the room
     page.connected().await;
-    page.is("decodeURIComponent(location.search)", "?room=茶の間")
-        .await;
+    let search = "decodeURIComponent(location.search)";
+    page.is(search, "?room=茶の間").await;
     page.press("Copy link").await;
     page.find("button", "Copied").await;
     page.keys("Message", &format!("{CONTROL}v")).await;
-    page.is("field('Message').value === location.href", true)
-        .await;
+    let address: String = page.get("location.href").await;
+    page.value_is("Message", &address).await;
     page.open(addr, "/?room=elsewhere").await;
     page.value_is("Room", "elsewhere").await; // a link wins over the tab's memory
     page.value_is("Name", "taro").await;

@@ -3,9 +3,12 @@
 
 use super::*;
 
+/// The tab's storage. A duplicated or restored tab gets a copy of it.
+const KEPT: &str = "JSON.parse(sessionStorage.dynochat)";
+
 #[tokio::test]
 async fn without_storage_a_reloaded_page_can_have_its_name_again_at_once() {
-    let page = Browser::start_as(Settings::NoStorage).await;
+    let page = Browser::start(Settings::NoStorage).await;
     let world = World::talkative(Store::Redis).await;
     let mut hanako = world.dyno.join("lobby", "hanako").await;
     page.open(world.dyno.addr(), "/").await;
@@ -28,7 +31,7 @@ async fn an_old_message_of_a_duplicated_tab_is_not_stored_twice_unasked() {
     page.open_panel().await;
     page.press("pretend to be offline").await;
     page.say("typed offline").await;
-    let mut kept = page.tab_storage().await;
+    let mut kept: Value = page.get(KEPT).await;
     page.press("pretend to be offline").await;
     page.own_are("sent").await;
     hanako.hears("typed offline").await;
@@ -73,7 +76,7 @@ async fn an_old_message_is_sent_where_nothing_was_missed() {
 
     page.press("pretend to be offline").await;
     page.say("two").await;
-    let mut kept = page.tab_storage().await;
+    let mut kept: Value = page.get(KEPT).await;
     let since = &mut kept["pending"][0]["since"];
     *since = json!(since.as_u64().expect("a time") - 1_200_000);
     page.open_with_tab_storage(world.dyno.addr(), &kept).await;
@@ -94,9 +97,9 @@ async fn a_restored_tab_shows_whether_earlier_messages_are_missing() {
         page.join(room, "taro").await;
         hanako.say_many(seen).await;
         // The newest id is kept before the page can know that the tab will end.
-        let kept = "JSON.parse(sessionStorage.dynochat).current.lastId";
-        page.becomes(kept, hanako.last()).await;
-        let kept = page.tab_storage().await;
+        let last = format!("{KEPT}.current.lastId");
+        page.becomes(&last, hanako.last()).await;
+        let kept: Value = page.get(KEPT).await;
         page.open(addr, "/chat.css").await;
 
         hanako.say_many(40).await;
@@ -121,7 +124,7 @@ async fn the_alert_is_written_only_when_its_words_change() {
     redis.stop().await;
     page.becomes("banner() !== ''", true).await;
     // Changes the banner as a browser does when it translates the page.
-    let translate = "const alert = one('[role=alert]'), font = document.createElement('font');
+    let translate = "const alert = $('[role=alert]'), font = document.createElement('font');
         font.append('La messagerie attend Redis.');
         alert.replaceChildren(font);
         window.writes = 0;
@@ -129,11 +132,8 @@ async fn the_alert_is_written_only_when_its_words_change() {
             .observe(alert, { childList: true, characterData: true, subtree: true })";
     page.eval(translate).await;
     sleep(2 * SECOND).await;
-    page.is(
-        "[window.writes, banner()]",
-        json!([0, "La messagerie attend Redis."]),
-    )
-    .await;
+    page.is("window.writes", 0).await;
+    page.is("banner()", "La messagerie attend Redis.").await;
     redis.restart().await;
     page.becomes("banner()", "").await;
 }

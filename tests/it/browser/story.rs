@@ -39,8 +39,7 @@ pub async fn see_every_message_once(hanako: Turn, taro: Turn) {
     // Only own messages have a state.
     let states = ["", &taro.word("sent").await];
     taro.is("texts('.state').slice(0, 2)", states).await;
-    taro.is("/^..:..$/.test(texts('.message time')[0])", true)
-        .await;
+    taro.is("/^..:..$/.test(texts('time')[0])", true).await;
     hanako.notes_are(&[&hanako.word("太郎 joined").await]).await;
     hanako.expect_empty_console().await;
     taro.expect_empty_console().await;
@@ -102,7 +101,7 @@ async fn tabs_move_on_sigterm_and_nobody_notices() {
     let mut hanako = new.join("lobby", "hanako").await;
     for (page, name) in [(&page, "jiro"), (&taro, "taro")] {
         page.open(proxy.addr, "/").await;
-        page.watch_connections().await;
+        page.eval(WATCH).await;
         page.join("lobby", name).await;
         page.open_panel().await;
     }
@@ -115,8 +114,8 @@ async fn tabs_move_on_sigterm_and_nobody_notices() {
     for page in [&page, &taro] {
         page.shows(&["before"]).await;
         page.members_are(&everyone).await;
-        page.eval("watched.chips.length = watched.announced.length = 0")
-            .await;
+        let forget = "watched.chips.length = watched.announced.length = 0";
+        page.eval(forget).await;
     }
 
     proxy.lead_to(new.addr(), Duration::ZERO);
@@ -183,11 +182,11 @@ async fn enter_sends_shift_enter_breaks_the_line_and_composing_does_neither() {
         let script = "const [init] = arguments, { keyCode } = init;
             const event = new KeyboardEvent('keydown', { key: 'Enter', bubbles: true, cancelable: true, ...init });
             if (keyCode) Object.defineProperty(event, 'keyCode', { value: keyCode });
-            return one('textarea').dispatchEvent(event)";
+            return $('textarea').dispatchEvent(event)";
         let left = page.eval_with(script, json!([init])).await;
         assert_eq!(left, true, "{init}");
     }
-    page.is("all('.message').length", 0).await;
+    page.is("count('.message')", 0).await;
     let shift_enter = format!("{SHIFT}{ENTER}");
     page.keys("Message", &format!("ご{shift_enter}")).await;
     page.keys("Message", "二行目").await;
@@ -216,8 +215,7 @@ async fn the_back_button_restores_the_page_and_its_connection() {
     page.connected().await;
     // Firefox under a driver, and WebKit, load it anew: all the same to the person.
     let cached: bool = page.get("window.sameDocument === true").await;
-    let is_chromium = page.kind == Kind::Chromium;
-    assert!(cached || !is_chromium, "from the back/forward cache");
+    assert!(cached || Kind::wanted() != Kind::Chromium, "not cached");
     page.value_is("Message", "a draft").await;
     page.is("texts('.note')", [""; 0]).await;
     assert_eq!(hanako.members().0, ["hanako", "taro"]);

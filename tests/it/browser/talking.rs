@@ -19,7 +19,7 @@ async fn the_limit_counts_code_points_and_cuts_nothing() {
     }
     page.is("field('Message').ariaInvalid", "true").await;
     page.keys("Message", ENTER).await;
-    page.is("all('.message').length", 0).await; // too long is not sent
+    page.is("count('.message')", 0).await; // too long is not sent
     page.value_is("Message", &smiles(MAX_MESSAGE + 1)).await; // and not cut
     page.fill("Message", &smiles(MAX_MESSAGE)).await;
     page.keys("Message", ENTER).await;
@@ -29,7 +29,7 @@ async fn the_limit_counts_code_points_and_cuts_nothing() {
 
 #[tokio::test]
 async fn messages_over_the_rate_limit_are_sent_later_in_order() {
-    let page = Browser::start().await;
+    let page = Browser::start(Settings::Usual).await;
     let dyno = Dyno::start(&[]).await; // with the limit on talking
     page.open(dyno.addr(), "/").await;
     page.join("lobby", "taro").await;
@@ -88,11 +88,8 @@ async fn old_unconfirmed_messages_are_not_resent_without_asking() {
     proxy.set(Flow::Through);
     page.reload().await;
     page.shows(&["never left the page", "handed over"]).await;
-    page.is(
-        "texts('.state')",
-        ["sent", "not confirmed · Retry / Discard"],
-    )
-    .await;
+    let states = ["sent", "not confirmed · Retry / Discard"];
+    page.is("texts('.state')", states).await;
     page.press("Retry").await;
     page.own_are("sent").await;
     assert_eq!(stored(&world), 2);
@@ -103,8 +100,8 @@ async fn old_unconfirmed_messages_are_not_resent_without_asking() {
     page.say("forget it").await;
     page.press("Leave").await;
     page.join("lobby", "taro").await;
-    page.is("texts('.state').at(-1)", "not sent · Retry / Discard")
-        .await;
+    let newest = "texts('.state').at(-1)";
+    page.is(newest, "not sent · Retry / Discard").await;
     page.press("Discard").await;
     page.shows(&["never left the page", "handed over"]).await;
     page.reload().await;
@@ -114,7 +111,7 @@ async fn old_unconfirmed_messages_are_not_resent_without_asking() {
 
 #[tokio::test]
 async fn the_page_shows_that_redis_is_down_and_keeps_messages_and_leave_ends_a_join_that_waits() {
-    let page = Browser::start().await;
+    let page = Browser::start(Settings::Usual).await;
     let mut redis = Redis::start(&["--appendonly", "yes"]).await;
     let dyno = Dyno::start_on(&redis, &[TALKATIVE]).await;
     page.open(dyno.addr(), "/").await;
@@ -200,16 +197,13 @@ async fn a_rejected_message_offers_retry_and_discard() {
     page.shows(&["three", "one", "two"]).await;
     // The cursor returns to where one writes.
     let choose = async |what: &str| {
-        let button = format!("all('.state button').find((one) => one.textContent === '{what}')");
+        let button = format!("$$('.state button').find((one) => one.textContent === '{what}')");
         page.eval(&format!("{button}.click()")).await;
         page.is("document.activeElement.id", "message").await;
     };
     choose("Retry").await;
-    page.becomes(
-        "texts('.state').filter((state) => state !== 'sent').length",
-        1,
-    )
-    .await;
+    let not_sent = "texts('.state').filter((state) => state !== 'sent').length";
+    page.becomes(not_sent, 1).await;
     choose("Discard").await;
     page.shows(&["three", "one"]).await;
     page.own_are("sent").await;
