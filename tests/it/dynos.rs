@@ -1,6 +1,7 @@
 //! Many dynos on one Redis are one chat, also when a dyno or Redis stops, is killed, hangs, comes back, or has lost its
 //! data. Each test has its own dynos and its own Redis.
 
+use crate::restart::members_on;
 use crate::support::dyno::{program, refuses_to_boot};
 use crate::support::prelude::*;
 use crate::support::raw::{PING, PONG, frame};
@@ -43,16 +44,6 @@ pub async fn cut_and_back<const N: usize>(redis: &Redis, clients: [&mut Client; 
         client.expect_redis("down", PATIENCE).await;
         client.expect_redis("up", PATIENCE).await;
     }
-}
-
-async fn members_on(dyno: &Dyno, count: usize) -> Vec<Client> {
-    let names = (0..count).map(|i| format!("n{i}"));
-    join_all(names.map(async |name| dyno.join("lobby", &name).await)).await
-}
-
-async fn exits_with_0(dyno: &mut Dyno) {
-    let status = dyno.exit(EXITS_WITHIN).await;
-    assert_eq!(status.code(), Some(0), "{status}\n{}", dyno.log());
 }
 
 /// The client gets `busy` for a talk and `status down`, in either order: the talk may be the first to find out. Returns
@@ -127,7 +118,8 @@ async fn sigint_closes_all_pages_spread_over_seconds_and_they_lose_nothing() {
     router.set(&[b.addr()]);
     a.signal(Signal::SIGINT);
     let asked = Instant::now();
-    tokio::join!(exits_with_0(&mut a), crowd.everyone_talks("meanwhile"));
+    let talk = crowd.everyone_talks("meanwhile");
+    tokio::join!(a.exits_with_0(EXITS_WITHIN), talk);
     crowd.everyone_talks("after").await;
     crowd.lost_nothing(&redis, 12 * SECOND).await;
     crowd.saw_nobody_come_or_go();
@@ -146,7 +138,7 @@ async fn a_stopping_dyno_closes_its_listener_first_and_further_signals_change_no
     // One Ctrl-C can arrive as several SIGINTs: from the terminal and from a process manager.
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let mut dyno = Dyno::start(&[]).await;
-        let mut members = members_on(&dyno, 20).await;
+        let mut members = members_on(&dyno, "n", 20).await;
         let asked = Instant::now();
         dyno.signal(signal);
         let refused = async || match TcpStream::connect(dyno.addr()).await {
@@ -164,7 +156,7 @@ async fn a_stopping_dyno_closes_its_listener_first_and_further_signals_change_no
             let reason = member.closed_after_all_within(1012, within).await;
             assert!(!reason.is_empty(), "a page can show the reason");
         }
-        exits_with_0(&mut dyno).await;
+        dyno.exits_with_0(EXITS_WITHIN).await;
         assert!(asked.elapsed() < EXITS_WITHIN, "{signal}");
     }
 }
@@ -172,7 +164,7 @@ async fn a_stopping_dyno_closes_its_listener_first_and_further_signals_change_no
 #[tokio::test]
 async fn a_second_sigint_after_a_second_ends_the_process_at_once() {
     let mut dyno = Dyno::start(&[]).await;
-    let members = members_on(&dyno, 150).await;
+    let members = members_on(&dyno, "n", 150).await;
     dyno.signal(Signal::SIGINT);
     sleep(Duration::from_millis(1_200)).await;
     dyno.signal(Signal::SIGTERM);

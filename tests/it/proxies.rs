@@ -88,7 +88,7 @@ async fn a_chat_passes(program: &str) {
         return;
     };
     asks_for_websocket(&proxy).await.switched().await;
-    is_empty(&dyno).await;
+    dyno.health_becomes("connections", 0).await;
     let request = head("GET /", &proxy.host(), &["Connection: close"]);
     let page = http(proxy.addr, &request).await;
     assert_eq!(page.status, 200, "{}", page.text());
@@ -116,12 +116,6 @@ async fn a_chat_passes(program: &str) {
     }
     let log = dyno.log();
     assert!(!log.contains("hint="), "{log}");
-}
-
-/// Waits until the dyno has counted off every connection.
-async fn is_empty(dyno: &Dyno) {
-    let connections = async || dyno.health().await["connections"].clone();
-    check::becomes("connections", PATIENCE, json!(0), connections).await;
 }
 
 #[tokio::test]
@@ -163,22 +157,7 @@ async fn nginx_without_a_documented_header_is_refused_and_the_log_says_why() {
             403 => [&*origin, &host, "ALLOWED_ORIGINS"],
             _ => ["Upgrade", "Connection", ""],
         };
-        is_logged_once(&dyno, &words).await;
-    }
-}
-
-/// The log has one warning, and it contains these words.
-async fn is_logged_once(dyno: &Dyno, words: &[&str]) {
-    let log = eventually("a warning", PATIENCE, async || {
-        let log = dyno.log();
-        let warns = log.contains("WARN");
-        if warns { Ok(log) } else { Err(log) }
-    })
-    .await;
-    let warnings: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
-    assert_eq!(warnings.len(), 1, "{log}");
-    for word in words {
-        assert!(warnings[0].contains(word), "{word} in:\n{log}");
+        dyno.warns_once(&words).await;
     }
 }
 
@@ -218,7 +197,7 @@ async fn count_as_one(dyno: &Dyno, addr: SocketAddr, [first, second]: [&str; 2])
         assert_eq!((code, &*reason), (1013, "busy"));
     }
     drop((first, second));
-    is_empty(dyno).await;
+    dyno.health_becomes("connections", 0).await;
     refused
 }
 
@@ -237,7 +216,8 @@ async fn where_the_platform_sets_dyno_an_address_has_a_hundred_connections_and_e
         assert_eq!(answer["code"], "busy", "{answer}");
         assert_eq!(late.closed(PATIENCE).await.0, 1013);
     }
-    is_logged_once(&dyno, &["203.0.113.7", "MAX_PER_ADDRESS=100"]).await;
+    dyno.warns_once(&["203.0.113.7", "MAX_PER_ADDRESS=100"])
+        .await;
     let _other = joins(dyno.addr(), &forwarded("203.0.113.7, 198.51.100.9")).await;
     class.pop();
     eventually("a place is free again", PATIENCE, async || {

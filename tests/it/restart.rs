@@ -15,7 +15,7 @@ async fn dynos(redis: &Redis, count: usize) -> Vec<Dyno> {
     join_all((0..count).map(|_| Dyno::start_on(redis, &[TALKATIVE]))).await
 }
 
-async fn members_on(dyno: &Dyno, who: &str, count: usize) -> Vec<Client> {
+pub async fn members_on(dyno: &Dyno, who: &str, count: usize) -> Vec<Client> {
     let names = (0..count).map(|i| format!("{who} {i:03}"));
     join_all(names.map(async |name| dyno.join("lobby", &name).await)).await
 }

@@ -192,6 +192,26 @@ impl Dyno {
         assert_eq!(status.code(), Some(0), "{status}\n{}", self.log());
     }
 
+    /// Waits for a warning in the log. There is one, and it contains these words.
+    pub async fn warns_once(&self, words: &[&str]) -> String {
+        let warnings = || {
+            let log = self.log();
+            let warnings = log.lines().filter(|line| line.contains("WARN"));
+            warnings.map(str::to_string).collect::<Vec<_>>()
+        };
+        eventually("a warning", PATIENCE, async || {
+            warnings().pop().ok_or_else(|| self.log())
+        })
+        .await;
+        let [warning] = &warnings()[..] else {
+            panic!("one warning in:\n{}", self.log())
+        };
+        for word in words {
+            assert!(warning.contains(word), "{word} in: {warning}");
+        }
+        warning.clone()
+    }
+
     pub async fn kill(&mut self) {
         self.signal(Signal::SIGKILL);
         self.exit(PATIENCE).await;

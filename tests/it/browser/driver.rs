@@ -9,8 +9,11 @@ use fantoccini::error::CmdError;
 use fantoccini::wd::{Capabilities, WebDriverCompatibleCommand, WindowHandle};
 use fantoccini::{Client, ClientBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::ops::Deref;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{LazyLock, Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -162,6 +165,7 @@ impl Browser {
         let profile = TempDir::with_prefix("dynochat-browser-").expect("a temporary directory");
         let port = free_port();
         let process = bound_to_us(&mut Command::new(program))
+            .process_group(0)
             .arg(format!("--port={port}"))
             .env("TMPDIR", profile.path()) // in which it makes the browser's profile
             .stdin(Stdio::null())
@@ -253,9 +257,10 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        let _ = self.process.kill();
+        // Together: without its driver, Chromium lives for a moment, and writes to its profile.
+        let group = Pid::from_raw(self.process.id() as i32);
+        let _ = killpg(group, Signal::SIGKILL);
         let _ = self.process.wait();
-        // Chromium ends a moment after its driver, and until then writes to its profile.
         for _ in 0..100 {
             if std::fs::remove_dir_all(self.profile.path()).is_ok() {
                 break;
@@ -282,11 +287,13 @@ impl Drop for Turn {
         // Waits: at the exit of the program, every browser is idle or ended.
         let (sender, receiver) = mpsc::channel();
         RUNTIME.spawn(async move {
-            if Kind::wanted() != Kind::Chromium || browser.settings != Settings::Usual {
-                drop(browser.client.clone().close().await);
-            } else if timeout(PATIENCE, browser.clean()).await.is_ok() {
+            let usual = Kind::wanted() == Kind::Chromium && browser.settings == Settings::Usual;
+            if usual && timeout(PATIENCE, browser.clean()).await.is_ok() {
                 IDLE.lock().unwrap().push(browser);
-            } // else it is killed: it does not answer
+            } else {
+                let _ = timeout(PATIENCE, browser.client.clone().close()).await;
+                drop(browser);
+            }
             let _ = sender.send(());
         });
         let _ = receiver.recv();

@@ -79,9 +79,9 @@ async fn english_words_are_not_shown_before_japanese_ones() {
 #[tokio::test]
 async fn both_languages_have_the_same_words_and_the_document_has_the_english_ones() {
     let (_world, page) = world_and_page(Store::Memory).await;
-    let script = "const wrong = [], document = fetch('/').then((page) => page.text());
+    let script = "const wrong = [], source = fetch('/').then((page) => page.text());
         let checked = 0;
-        return Promise.all([import('/words.js'), document]).then(([{ all: { en, ja } }, html]) => {
+        return Promise.all([import('/words.js'), source]).then(([{ all: { en, ja } }, html]) => {
             const values = (words) => (words.match(/{\\w+}/g) ?? []).sort().join();
             for (const key of new Set([...Object.keys(en), ...Object.keys(ja)])) {
                 if (![en, ja].every((words) => words[key]?.trim())) wrong.push(`${key}: missing or empty`);

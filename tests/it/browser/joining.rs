@@ -86,6 +86,7 @@ async fn tabs_with_one_name_share_a_member_and_tabs_with_two_names_are_two() {
     let addr = world.dyno.addr();
     page.join("lobby", "taro").await;
     world.dyno.name_is_taken("lobby", "taro").await;
+    page.send("still me").await;
     let (first, second) = (page.tab().await, page.new_tab().await);
     page.open(addr, "/").await;
     page.join("lobby", "hanako").await;
@@ -97,8 +98,9 @@ async fn tabs_with_one_name_share_a_member_and_tabs_with_two_names_are_two() {
     page.send("taro, from another tab").await;
     page.members_are(&["hanako", "taro"]).await;
     page.switch(&first).await;
-    page.shows(&["hello", "taro, from another tab"]).await;
-    page.is("texts('.state')[1]", "sent").await; // an own message, wherever it was typed
+    page.shows(&["still me", "hello", "taro, from another tab"])
+        .await;
+    page.is("texts('.state')[2]", "sent").await; // an own message, wherever it was typed
     page.switch(&third).await;
     page.press("Leave").await;
     page.switch(&second).await;

@@ -57,11 +57,6 @@ impl Moving {
     }
 }
 
-async fn exits(dyno: &mut Dyno, within: Duration) {
-    let status = dyno.exit(within).await;
-    assert_eq!(status.code(), Some(0), "{}", dyno.log());
-}
-
 #[tokio::test]
 async fn messages_that_come_on_both_connections_are_shown_once_and_own_ones_are_sent_once() {
     let test = Moving::start(&[]).await;
@@ -114,7 +109,7 @@ async fn the_page_moves_without_timers_as_in_a_background_tab() {
     first.signal(Signal::SIGTERM);
     sleep(MOVE_EVERY + SECOND).await; // two tries fail
     let _next = first.successor().await;
-    exits(&mut first, MOVE_EVERY + 2 * SECOND).await;
+    first.exits_with_0(MOVE_EVERY + 2 * SECOND).await;
     page.becomes("fact('Moves')", "1").await;
     page.is("watched.away", 0).await;
 }
@@ -137,7 +132,7 @@ async fn leave_during_a_move_releases_the_name_at_once() {
     hanako.expect_members(&["hanako"]).await;
     check::names_are(&test.redis, "lobby", &["hanako"]).await;
     let _other = test.dynos[1].join("lobby", "taro").await;
-    exits(&mut test.dynos[0], PATIENCE).await;
+    test.dynos[0].exits_with_0(PATIENCE).await;
     page.is("chip()", "Left").await;
 }
 
@@ -160,7 +155,7 @@ async fn a_welcome_from_the_dyno_that_stops_is_a_failed_try() {
     page.is("chip()", "Connected · web.1").await;
     page.send("still on the first").await;
     page.chip_says("web.2").await; // with the next `move`
-    exits(&mut test.dynos[0], PATIENCE).await;
+    test.dynos[0].exits_with_0(PATIENCE).await;
     page.send("on the second").await;
     page.was_never_away().await;
 }
@@ -193,7 +188,7 @@ async fn a_full_dyno_does_not_strand_the_page() {
     hanako.hears("not stranded").await;
     hanako.quit().await;
     page.chip_says("web.2").await;
-    exits(&mut test.dynos[0], PATIENCE).await;
+    test.dynos[0].exits_with_0(PATIENCE).await;
     let reconnected = "watched.chips.join().includes('Reconnecting')";
     page.is(reconnected, false).await;
     page.was_never_away().await;
@@ -314,7 +309,7 @@ async fn fourteen_tabs_have_a_connection_all_the_time_while_one_of_two_dynos_is_
         sleep(3 * SECOND).await; // until the list of members is read again
         let lists = watcher.members_frames();
         dynos[0].signal(Signal::SIGTERM);
-        exits(&mut dynos[0], SOON).await;
+        dynos[0].exits_with_0(SOON).await;
         (dynos, watcher, lists)
     };
     let ((_dynos, watcher, lists), tabs) = fourteen_tabs(2, 30, restart).await;
@@ -328,7 +323,7 @@ async fn fourteen_tabs_have_a_connection_all_the_time_while_a_single_dyno_is_rep
         dynos[0].signal(Signal::SIGTERM);
         sleep(8 * SECOND).await;
         let successor = dynos[0].successor().await;
-        exits(&mut dynos[0], SOON).await;
+        dynos[0].exits_with_0(SOON).await;
         successor
     };
     let (_successor, tabs) = fourteen_tabs(1, 40, replace).await;
