@@ -14,7 +14,7 @@ async fn the_page_is_japanese_where_the_browser_prefers_it() {
     let world = World::talkative(Store::Memory).await;
     let mut hanako = world.dyno.join("lobby", "花子").await;
     page.open(world.dyno.addr(), "/").await;
-    page.is("document.documentElement.lang", "ja").await;
+    page.becomes("document.documentElement.lang", "ja").await;
     page.is("texts('#join h2')", ["会話に参加する"]).await;
     page.fill("ルーム", "lobby").await;
     let error = "description('名前')";

@@ -54,8 +54,8 @@ async fn a_room_link_fills_in_the_room_and_the_address_is_a_room_link() {
     page.press("Copy link").await;
     page.find("button", "Copied").await;
     page.keys("Message", &format!("{CONTROL}v")).await;
-    let address: String = page.get("location.href").await;
-    page.value_is("Message", &address).await;
+    let pasted = "field('Message').value === location.href";
+    page.becomes(pasted, true).await;
     page.open(addr, "/?room=elsewhere").await;
     page.value_is("Room", "elsewhere").await; // a link wins over the tab's memory
     page.value_is("Name", "taro").await;

@@ -218,8 +218,9 @@ impl Browser {
         self.becomes("texts('#members li')", names).await;
     }
 
-    /// The text of a field now.
+    /// The text of a field, as soon as the page shows it.
     pub async fn value_is(&self, field: &str, text: &str) {
+        self.find("textbox", field).await;
         self.is(&format!("field('{field}').value"), text).await;
     }
 

@@ -172,11 +172,13 @@ async fn a_gap_in_the_history_is_shown() {
     let (mut world, page) = world_and_page(Store::Memory).await;
     page.join("lobby", "taro").await;
     page.send("before").await;
-    world.dyno.kill().await; // alone, and so its log is gone
-    page.chip_says("Reconnecting").await;
+    page.open_panel().await;
+    page.press("pretend to be offline").await;
+    world.dyno.kill().await; // alone, and so its history is gone
     world.dyno.restart().await;
     let mut hanako = world.dyno.join("lobby", "hanako").await;
     hanako.say("after").await;
+    page.press("pretend to be offline").await;
     page.shows(&["before", "after"]).await;
     let lines = ["before", "Some messages may be missing.", "after"];
     page.is("texts(':is(.text, .note)')", lines).await;
