@@ -26,8 +26,9 @@ const SHORT_HEAD: usize = 4 * 1024;
 const LONG_HEADS: usize = 256;
 /// For sending a plain answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
-/// After this dyno begins to stop: for the first byte of a request that is on its way, and for a complete head.
+/// For the first byte of a request that is on its way when this dyno stops.
 const IN_FLIGHT: Duration = Duration::from_millis(100);
+/// For a complete request head after this dyno begins to stop.
 const LAST_HEADS: Duration = Duration::from_secs(1);
 /// Sockets beside those of WebSockets: heads being read, plain answers.
 const PLAIN: usize = 64;
@@ -168,6 +169,7 @@ impl Server {
         let mut bytes = Vec::new();
         let stop = self.after_stop(IN_FLIGHT);
         let read = tokio::select! {
+            biased; // a head that has arrived is answered, also on a machine that stalled
             head = read_head(conn, &mut bytes, &self.long_heads, stop) => Some(head.ok()?),
             () = sleep(HEAD_DEADLINE) => None,
             () = self.after_stop(LAST_HEADS) => None,

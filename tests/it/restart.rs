@@ -11,7 +11,7 @@ const ACK: Duration = Duration::from_secs(3);
 /// The platform kills a process this long after its SIGTERM.
 const KILL: Duration = Duration::from_secs(30);
 
-async fn dynos(redis: &Redis, count: usize) -> Vec<Dyno> {
+pub async fn dynos(redis: &Redis, count: usize) -> Vec<Dyno> {
     join_all((0..count).map(|_| Dyno::start_on(redis, &[TALKATIVE]))).await
 }
 
@@ -227,6 +227,27 @@ async fn sockets_without_a_complete_request_are_closed_soon_after_sigterm() {
     let took = stopped.elapsed();
     assert!((SECOND / 2..3 * SECOND).contains(&took), "{took:?}");
     drop((begun, incomplete));
+    dyno.exits_with_0(SECOND / 2).await;
+}
+
+#[tokio::test]
+async fn heads_that_arrive_in_time_are_answered_although_the_machine_stalls() {
+    let mut world = World::talkative(Store::Redis).await;
+    let dyno = &mut world.dyno;
+    let begin = || Raw::request(dyno.addr(), "GET / HTTP/1.1\r\n");
+    let mut begun = join_all((0..20).map(|_| begin())).await;
+    dyno.has_redis().await; // the dyno has accepted them
+    dyno.signal(Signal::SIGTERM);
+    sleep(SECOND / 4).await; // its last second for them has begun
+    dyno.signal(Signal::SIGSTOP);
+    for raw in &mut begun {
+        raw.send("Host: a\r\n\r\n").await;
+    }
+    sleep(SECOND).await;
+    dyno.signal(Signal::SIGCONT);
+    for mut raw in begun {
+        assert_eq!(raw.answer().await.status, 200);
+    }
     dyno.exits_with_0(SECOND / 2).await;
 }
 
