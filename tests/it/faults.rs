@@ -3,13 +3,10 @@
 //! lease. `races.rs` tests what happens between clients, and `dynos.rs` tests each fault with two people.
 
 use crate::dynos::{cut_and_back, hanako_and_taro, pair};
+use crate::restart::dynos;
 use crate::support::client::talk_until;
 use crate::support::prelude::*;
 use std::cell::Cell;
-
-async fn dynos(redis: &Redis, count: usize) -> Vec<Dyno> {
-    join_all((0..count).map(|_| Dyno::start_on(redis, &[TALKATIVE]))).await
-}
 
 /// Two dynos on this Redis, and a crowd in the lobby on both of them.
 async fn crowd_on_two_dynos(redis: &Redis, count: usize) -> (Vec<Dyno>, Router, Crowd) {
@@ -127,13 +124,13 @@ async fn a_frozen_dyno_loses_its_names_and_cannot_talk_under_them() {
     jiro.talk("I am jiro").await;
     a.signal(Signal::SIGCONT);
     hanako.closed_after_all(4409).await;
-    let (_, refusals) = hanako.talks_and_refusals();
+    let refusals = hanako.frames("error");
     assert_eq!(refusals[0]["code"], "name_taken", "{refusals:?}");
     taro.expect_members(&["hanako", "jiro", "taro"]).await; // the dyno claimed jiro's name again, which was free
     jiro.say("still me").await;
     for client in [&mut taro, &mut other] {
         while client.expect_kind("talk").await["message"] != "still me" {}
-        let (talks, _) = client.talks_and_refusals();
+        let talks = client.frames("talk");
         let spoke = talks.iter().any(|talk| talk["message"] == "I am hanako");
         assert!(!spoke, "the old owner spoke as the new one: {talks:?}");
     }
@@ -350,8 +347,7 @@ async fn a_full_redis_refuses_messages_and_nothing_else() {
     hanako.expect_members(&["hanako", "taro"]).await;
     sleep(LEASE + 2 * SECOND).await; // and so do renewals
     check::names_are(&redis, "lobby", &["hanako", "taro"]).await;
-    let is_status = |heard: &Heard| matches!(heard, Heard::Frame(f) if f["kind"] == "status");
-    assert_eq!(hanako.count_heard(is_status), 0, "a full Redis is up");
+    assert_eq!(hanako.frames("status"), [""; 0], "a full Redis is up");
     let siro = a.join("library", "siro").await; // a room that no dyno has followed yet
     siro.quit().await;
     cut_and_back(&redis, [&mut hanako, &mut taro]).await;
@@ -436,7 +432,7 @@ async fn the_old_owner_of_a_lost_name_is_closed_and_the_new_one_stays() {
         }
         assert_eq!(answer["code"], "name_taken");
     };
-    first.expect_close_after_error(4409).await;
+    first.closed_after_all(4409).await;
     sleep(6 * SECOND).await; // a renewal later
     second.say("mine now").await;
     taro.hears("mine now").await;

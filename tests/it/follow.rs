@@ -21,7 +21,7 @@ async fn a_gap_is_told_to_members_of_a_room_that_was_empty_before_a_long_outage(
     let mut taro = direct.join("lobby", "taro").await;
     proxy.set(Flow::Cut);
     hanako.expect_redis("down", PATIENCE).await;
-    for n in 0..facts::HISTORY + 150 {
+    for n in 0..HISTORY + 150 {
         taro.say(&format!("number {n}")).await;
     }
     proxy.set(Flow::Through);
@@ -42,7 +42,7 @@ async fn a_gap_is_told_to_members_of_a_room_that_was_empty_before_a_long_outage(
     .await;
     assert_eq!(welcome["gap"], true);
     let history = welcome["history"].as_array();
-    assert_eq!(history.map(Vec::len), Some(facts::NEWCOMER));
+    assert_eq!(history.map(Vec::len), Some(NEWCOMER));
 }
 
 /// Hanako's message was stored, but the link was lost before the reply. After two minutes Redis has forgotten its cid.
@@ -52,7 +52,7 @@ async fn a_resend_after_a_long_outage_is_found_in_what_the_room_missed() {
     let mut hanako = behind.join("lobby", "hanako").await;
     proxy.set(Flow::Cut);
     hanako.expect_redis("down", PATIENCE).await;
-    let key = facts::stream_key("lobby");
+    let key = stream_key("lobby");
     for (user, text) in [("hanako", "once"), ("taro", "another message")] {
         let body = json!({"user": user, "message": text, "cid": "c1"}).to_string();
         redis.cmd::<String>(&["XADD", &key, "*", "m", &body]);

@@ -10,7 +10,7 @@ use crate::support::check::{Base, becomes};
 use crate::support::prelude::*;
 use crate::support::proxy::narrow_socket;
 use crate::support::raw::{CLOSE, End, PING, PONG, TEXT, close_payload, fragment, frame};
-use abuse::{AbuseTest, BYSTANDERS, attack, connections, cpu, peak_kb};
+use abuse::{AbuseTest, BYSTANDERS, attack, connections, cpu};
 use std::net::SocketAddr;
 use std::process::Command;
 use tokio::io::AsyncWriteExt;
@@ -310,7 +310,7 @@ async fn memory_of_a_room_with_a_stuck_reader_is_bounded() {
     let turn = heavy(2).await;
     let test = AbuseTest::start(&[TALKATIVE]).await;
     let dyno = &test.dyno;
-    let before = peak_kb(dyno);
+    let before = dyno.peak_kb();
     let mut stuck = vec![];
     for n in 0..ROOMS {
         let room = format!("room {n}");
@@ -322,7 +322,7 @@ async fn memory_of_a_room_with_a_stuck_reader_is_bounded() {
         }
     }
     drop(turn); // the rest is waiting
-    let each = (peak_kb(dyno) - before) / ROOMS as u64;
+    let each = (dyno.peak_kb() - before) / ROOMS as u64;
     println!("measured: a room with a full history and a full outbox takes {each} kB");
     assert!(each <= WORST_KB, "{each} kB for each room, of {WORST_KB}");
     let what = "rooms with a stuck reader";
@@ -337,7 +337,7 @@ async fn full_lobby() -> (AbuseTest, Client, u64) {
     for _ in 0..40 {
         talker.say(&"😀".repeat(1_000)).await;
     }
-    let before = peak_kb(&test.dyno);
+    let before = test.dyno.peak_kb();
     (test, talker, before)
 }
 
@@ -363,7 +363,7 @@ async fn unread_welcomes_share_the_history_and_end_with_4008() {
             last = dyno.rss_kb();
             sleep(SECOND).await;
         }
-        grown.push(peak_kb(dyno) - before);
+        grown.push(dyno.peak_kb() - before);
         sleep(WRITE_DEADLINE + 3 * SECOND).await;
         let closes = stuck.iter_mut().rev().take(20).map(async |raw| {
             raw.switched().await;
@@ -400,7 +400,7 @@ async fn what_all_outboxes_hold_together_is_bounded() {
         stuck.push(stuck_reader(dyno.addr(), "lobby", &format!("n{n}")).await);
         talker.say(&"😀".repeat(1_000)).await; // the next welcome shares no bytes with this one
     }
-    let grown = peak_kb(dyno) - before;
+    let grown = dyno.peak_kb() - before;
     println!("measured: {READERS} unread welcomes that share nothing take {grown} kB");
     let most = ALL_KB + READERS as u64 * EACH_KB;
     assert!(grown <= most, "{grown} kB, of {most}");

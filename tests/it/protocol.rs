@@ -317,7 +317,7 @@ async fn talks_above_the_rate_limit_get_slow_down(store: Store) {
     // An ack comes through the room, so the answer to a ping may overtake it.
     let (said, refused) = loop {
         hanako.settle_loosely().await;
-        let (said, refused) = hanako.talks_and_refusals();
+        let (said, refused) = (hanako.frames("talk"), hanako.frames("error"));
         if said.len() + refused.len() >= TALKS || start.elapsed() > PATIENCE {
             break (said, refused);
         }
@@ -351,7 +351,7 @@ async fn twenty_refused_talks_in_a_row_close_the_connection(store: Store) {
     let reason = hanako.closed_after_all(4429).await;
     assert!(!reason.is_empty(), "a page can show the reason");
     let most = burst_after(start);
-    let (said, refused) = hanako.talks_and_refusals();
+    let (said, refused) = (hanako.frames("talk"), hanako.frames("error"));
     let is_refused = |cid: &String| refused.iter().any(|error| error["cid"] == **cid);
     let runs = cids.split(|cid| !is_refused(cid)).map(<[String]>::len);
     let longest = runs.max().unwrap_or(0);
@@ -646,10 +646,10 @@ async fn a_second_join_and_a_talk_before_the_join_are_closed_with_4400(store: St
     let mut hanako = world.join("花子").await;
     let again = join_frame("lobby", "花子", &hanako.token, None);
     hanako.send(again).await;
-    hanako.expect_close_after_error(4400).await;
+    hanako.closed_after_all(4400).await;
     let mut eager = world.dyno.connect().await;
     eager.talk("too early").await;
-    eager.expect_close_after_error(4400).await;
+    eager.closed_after_all(4400).await;
     let newcomer = world.join("太郎").await;
     newcomer.welcomed_with(json!({"history": []}));
 }
@@ -663,8 +663,8 @@ async fn a_connection_that_does_not_join_in_time_is_closed(store: Store) {
         pinging.settle().await; // a ping is not a join
         sleep(JOIN_DEADLINE / 5).await;
     }
-    silent.expect_close_after_error(4400).await;
-    pinging.expect_close_after_error(4400).await;
+    silent.closed_after_all(4400).await;
+    pinging.closed_after_all(4400).await;
     let took = start.elapsed();
     let expected = JOIN_DEADLINE - SECOND..JOIN_DEADLINE + 4 * SECOND;
     assert!(expected.contains(&took), "closed after {took:?}");

@@ -112,7 +112,7 @@ async fn a_chat_passes(program: &str) {
     taro.say("after").await;
     hanako.hears("after").await;
     for client in [&hanako, &taro] {
-        assert_eq!(client.count_heard(client::Heard::is_end), 0);
+        assert_eq!(client.count_heard(Heard::is_end), 0);
     }
     let log = dyno.log();
     assert!(!log.contains("hint="), "{log}");

@@ -84,7 +84,7 @@ impl Client {
         }
     }
 
-    /// What the user does next. Breaks when the user has left.
+    /// Chooses and does the next action of the user. Breaks when the user has left.
     async fn act(&mut self) -> ControlFlow<()> {
         match self.rng.u32(..1000) {
             0..850 => self.talk(1),

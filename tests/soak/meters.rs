@@ -90,7 +90,7 @@ impl Meters {
     }
 
     /// Checks that the dynos have one connection for each user, no other descriptors, and no more memory. Then compares
-    /// what the users saw with the streams, and prints everything.
+    /// the records of the users with the streams, and prints everything.
     pub async fn summary(&self) {
         let (sim, start) = (&self.sim, Instant::now());
         let (first_rss, first_fds) = (self.first_rss, self.first_fds);

@@ -61,7 +61,7 @@ impl User {
     }
 }
 
-/// What the simulation itself has done and seen. Each user has a record of its own.
+/// Counters of the whole simulation. Each user has a record of its own.
 #[derive(Default)]
 pub struct Tally {
     pub said: usize,

@@ -600,11 +600,6 @@ impl Client {
         self.expect_close(code).await
     }
 
-    /// A Close with this code; an error with a sentence for people may come before it.
-    pub async fn expect_close_after_error(&mut self, code: u16) -> String {
-        self.closed_after_all(code).await
-    }
-
     /// Waits until these members are shown, in this order.
     pub async fn expect_members(&mut self, users: &[&str]) {
         self.expect_members_within(users, PATIENCE).await;
@@ -686,11 +681,6 @@ impl Client {
         let texts = history(&self.welcome).iter();
         let texts = texts.map(|talk| text(talk, "message").to_string());
         texts.collect()
-    }
-
-    /// All talks received, and all errors.
-    pub fn talks_and_refusals(&self) -> (Vec<Value>, Vec<Value>) {
-        (self.frames("talk"), self.frames("error"))
     }
 }
 

@@ -250,11 +250,23 @@ impl Dyno {
 
     /// Resident memory in kB, as the kernel counts it.
     pub fn rss_kb(&self) -> u64 {
+        self.status_kb("VmRSS:")
+    }
+
+    /// The peak of it since the start, or since `clear_refs` was written (proc(5)).
+    pub fn peak_kb(&self) -> u64 {
+        self.status_kb("VmHWM:")
+    }
+
+    fn status_kb(&self, field: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid()));
         let status = status.expect("a running process has a status");
-        let (_, rss) = status.split_once("VmRSS:").expect("it has a VmRSS line");
-        let kb = rss.split_whitespace().next().and_then(|kb| kb.parse().ok());
-        kb.expect("VmRSS is a number of kB")
+        let (_, value) = status.split_once(field).expect("it has this line");
+        let kb = value
+            .split_whitespace()
+            .next()
+            .and_then(|kb| kb.parse().ok());
+        kb.expect("a number of kB")
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the page costs: bytes and requests at the first visit and the next, and time when the list is long.
+//! The cost of the page: bytes and requests at the first visit and the next, and time when the list is long.
 
 use super::*;
 use std::ops::Range;
@@ -6,7 +6,7 @@ use std::ops::Range;
 #[tokio::test]
 async fn the_first_visit_is_eight_small_requests_and_a_reload_is_eight_304() {
     let (_world, page) = world_and_page(Store::Memory).await;
-    // What was asked for over the network, and how many bytes came.
+    // Each request over the network, and the bytes of its answer.
     let wire = "['navigation', 'resource'].flatMap((type) => performance.getEntriesByType(type))
         .filter((e) => !e.name.startsWith('data:')).map((e) => [new URL(e.name).pathname, e.transferSize]).sort()";
     let first: Vec<(String, u64)> = page.get(wire).await;

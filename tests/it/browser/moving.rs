@@ -222,7 +222,7 @@ const TALK: &str = "const [name, count] = arguments; let n = 0;
       if (n === count) clearInterval(timer);
     }, 400)";
 
-/// What a tab has seen.
+/// The record of a tab.
 #[derive(Debug, Deserialize)]
 struct Seen {
     /// Ms without a connection that was welcomed.

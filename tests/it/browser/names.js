@@ -1,4 +1,4 @@
-// What scripts of the tests can name.
+// Short names for the scripts of the tests.
 const $ = (css) => document.querySelector(css);
 const $$ = (css) => [...document.querySelectorAll(css)];
 const count = (css) => $$(css).length;

@@ -215,7 +215,7 @@ async fn the_back_button_restores_the_page_and_its_connection() {
     page.client.back().await.expect("the page before loads");
     page.shows(&["one", "two"]).await;
     page.connected().await;
-    // Firefox under a driver, and WebKit, load it anew: all the same to the person.
+    // Firefox under a driver, and WebKit, load the page again. The person sees no difference.
     let cached: bool = page.get("window.sameDocument === true").await;
     assert!(cached || Kind::wanted() != Kind::Chromium, "not cached");
     page.value_is("Message", "a draft").await;

@@ -115,7 +115,7 @@ impl AbuseTest {
         println!(
             "measured: {what}: {cases} cases; bystanders: {talks}; control: {control}; memory: {} kB before, {} at most, {} after",
             self.rss_kb,
-            peak_kb(&self.dyno),
+            self.dyno.peak_kb(),
             self.dyno.rss_kb(),
         );
         let log = self.dyno.log();
@@ -132,14 +132,6 @@ impl AbuseTest {
         let few_stalls = stalled < time / 2;
         assert!(few_stalls, "{what}: stalled {stalled:?} of {time:?}");
     }
-}
-
-/// The peak of the dyno's resident memory since [`AbuseTest::start`].
-pub fn peak_kb(dyno: &Dyno) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", dyno.pid())).expect("our own child");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kb = line.and_then(|line| line.split_whitespace().next());
-    kb.and_then(|kb| kb.parse().ok()).expect("a number of kB")
 }
 
 /// The bystanders: one after the other sends a message and waits for its echo. The control comes before each message: a
