@@ -62,7 +62,7 @@ impl Client {
         let mut user = self.user.borrow_mut();
         let shown = user.life.shown.len();
         user.life.record(event);
-        let (Event::Frame(dyno, frame) | Event::Moved(dyno, frame)) = event else {
+        let (Event::Frame(dyno, frame) | Event::Moved(dyno, frame, _)) = event else {
             return;
         };
         match frame["kind"].as_str() {

@@ -258,9 +258,9 @@ impl Life {
                 self.redis_down = false;
             }
             Event::Frame(dyno, frame) => self.hear(frame, *dyno),
-            Event::Moved(dyno, frame) => {
+            Event::Moved(dyno, frame, down) => {
                 self.moves.push((Instant::now(), *dyno));
-                self.redis_down = false;
+                self.redis_down = *down; // the welcome may come between `down` and `up`
                 // The first connection may have brought newer messages than the welcome.
                 let brought = self.last.filter(|_| frame["gap"] != true);
                 self.welcome(frame, brought.unwrap_or_default());

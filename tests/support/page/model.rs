@@ -78,8 +78,8 @@ pub enum Event {
     /// This dyno sent a frame, and the model has acted on it. A text that is not JSON comes as a string.
     Frame(SocketAddr, Value),
     /// The page has moved: its second connection was welcomed by this dyno, and the first one is closed. Messages that
-    /// the first one brought are taken out of the welcome.
-    Moved(SocketAddr, Value),
+    /// the first one brought are taken out of the welcome. The flag: the last `status` before it was `down`.
+    Moved(SocketAddr, Value, bool),
     /// The connection ended with this code (1006 without a Close). The page tries again.
     Closed(u16),
     /// The server refused the page with this code and reason. It stops: do not call `next` again.
@@ -400,8 +400,11 @@ impl Model {
     fn hear_next(&mut self, text: &str) -> Option<Event> {
         let mut frame: Value = serde_json::from_str(text).unwrap_or_default();
         let welcome = frame["kind"] == "welcome";
+        if let Some(next) = self.next.as_mut().filter(|_| frame["kind"] == "status") {
+            next.redis_down = frame["redis"] == "down";
+        }
         let next = self.next.take_if(|_| welcome || frame["kind"] == "error")?;
-        let (dyno, old) = (next.dyno, self.connection.as_mut()?);
+        let (dyno, down, old) = (next.dyno, next.redis_down, self.connection.as_mut()?);
         if !welcome || old.boot == frame["boot"] || self.router.is_foreign(dyno, &frame) {
             return None;
         }
@@ -415,7 +418,7 @@ impl Model {
             history.retain(|talk| Some(Id::of(talk, "id")) > self.last);
         }
         self.welcome(&frame);
-        Some(Event::Moved(dyno, frame))
+        Some(Event::Moved(dyno, frame, down))
     }
 
     /// A message that the connection before the move has brought, too.
