@@ -3,6 +3,7 @@
 //! The store ends a room's channel whenever messages may be missing: the link was lost, or the room's channel
 //! was full. Start, outage, restart of Redis and a burst that is too large are one case.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::{convert::Infallible, future::poll_fn, time::Duration};
 
 use tokio::time::sleep;
@@ -46,18 +47,22 @@ async fn deliver(room: &Room) {
 }
 
 /// Reads the list of members whenever it has changed. Claims again the names that members on this dyno have lost.
+/// Where they have lost one, members on other dynos may have, too: the list is sent when those had time to claim.
 async fn keep_list(store: &Store, room: &Room) -> Infallible {
     loop {
         room.names_changed.notified().await;
-        if let Ok(names) = store.names(&room.name).await {
-            let mut lost = room.present();
+        let mut lost = room.present(); // before the read: whoever joins meanwhile has lost nothing
+        let names = store.names(&room.name).await;
+        if let Ok(names) = &names {
             lost.retain(|member| !names.contains_key(&member.name.folded));
             for member in lost {
                 claim_again(store, room, &member).await;
             }
-            room.set_members(names);
-        } else {
-            room.names_changed.notify_one(); // read again after the pause
+        }
+        let was_lost = room.name_was_lost.swap(false, Relaxed);
+        match names {
+            Ok(names) if !was_lost => room.set_members(names),
+            _ => room.names_changed.notify_one(), // read again after the pause
         }
         sleep(LIST_PAUSE).await;
     }
@@ -69,6 +74,7 @@ pub async fn claim_again(store: &Store, room: &Room, member: &Member) {
     if room.conns_of(member).is_empty() {
         return;
     }
+    room.name_was_lost.store(true, Relaxed); // before others hear of the claim
     let claimed = store.claim(&room.name, member).await;
     let conns = room.conns_of(member);
     if conns.is_empty() {

@@ -4,7 +4,7 @@
 //! [`poll_deliver`](Room::poll_deliver); sessions enter and leave.
 
 use std::mem::replace;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, atomic::AtomicBool};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,8 @@ pub struct Room {
     pub name: RoomName,
     /// Someone came or left, on any dyno: the list of members is due.
     pub names_changed: Arc<Notify>,
+    /// A member on this dyno has lost a name since the list was last read.
+    pub name_was_lost: AtomicBool,
     went_live: Notify,
     state: Mutex<State>,
     metrics: Arc<Metrics>,
@@ -65,6 +67,7 @@ impl Room {
         Room {
             name,
             names_changed: Arc::default(),
+            name_was_lost: AtomicBool::new(false),
             went_live: Notify::new(),
             state: Mutex::default(),
             metrics,

@@ -360,6 +360,37 @@ async fn names_are_claimed_again_after_flushall() {
     hanako.hears("and on").await;
 }
 
+/// A Redis that is short of memory evicts keys with names; FLUSHALL deletes all.
+#[tokio::test]
+async fn nobody_is_shown_as_gone_when_redis_loses_the_names_of_a_room() {
+    let (a, b, redis) = pair().await;
+    let c = Dyno::start_on(&redis, &[]).await;
+    let (names, owners) = (names_key("lobby"), owners_key("lobby"));
+    let all = ["hanako", "jiro", "siro", "taro"];
+    let mut people = vec![];
+    for (name, dyno) in all.iter().zip([&a, &b, &c, &c]) {
+        people.push(dyno.join("lobby", name).await);
+    }
+    for person in &mut people {
+        person.expect_members(&all).await;
+    }
+    sleep(2 * SECOND).await; // the lists have been read again
+    let lists: Vec<_> = people.iter().map(Client::members_frames).collect();
+    for loss in [
+        &["DEL", &owners][..],
+        &["DEL", &names, &owners],
+        &["FLUSHALL"],
+    ] {
+        redis.cmd::<redis::Value>(loss);
+        sleep(RENEWAL + 3 * SECOND).await;
+        check::names_are(&redis, "lobby", &all).await;
+        for (person, lists) in people.iter().zip(&lists) {
+            println!("{loss:?}: {}", person.user); // names the loss if the next line fails
+            person.saw_no_change_since(*lists);
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_name_in_a_welcome_that_has_left_meanwhile_is_removed_from_the_list() {
     let dyno = Dyno::start(&[]).await;
