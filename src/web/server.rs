@@ -209,6 +209,8 @@ impl Server {
         let mut phase = self.app.phase.subscribe();
         let _ = phase.wait_for(|phase| *phase != Phase::Serving).await;
         sleep(time).await;
+        // After a stall of the machine the timer may fire before the runtime has looked at the sockets: now it has.
+        sleep(Duration::from_millis(1)).await;
     }
 
     /// The body of `/healthz`. Only liveness: that Redis is down must not restart a dyno.
