@@ -36,9 +36,6 @@ impl Client {
     pub async fn run(&mut self, first_action: Instant) {
         let mut next_action = first_action;
         loop {
-            for own in &mut self.user.borrow_mut().life.own {
-                own.given_up |= self.model.given_up.contains(&own.cid);
-            }
             let acts = self.user.borrow().life.connected && !self.sim.settling.get();
             match self.model.next(acts.then_some(next_action)).await {
                 Event::Time if !self.sim.settling.get() => {
@@ -60,7 +57,6 @@ impl Client {
 
     fn record(&self, event: &Event) {
         let mut user = self.user.borrow_mut();
-        let shown = user.life.shown.len();
         user.life.record(event);
         let (Event::Frame(dyno, frame) | Event::Moved(dyno, frame, _)) = event else {
             return;
@@ -71,10 +67,6 @@ impl Client {
                 for what in self.sim.judge_list(&user, *dyno, frame) {
                     user.life.wrong.push(format!("{what}, at {at:.1} s"));
                 }
-            }
-            Some("talk") => {
-                let new = user.life.shown.len() - shown;
-                self.sim.tally.borrow_mut().delivered += new;
             }
             Some("error") if frame["code"] != "busy" && frame["code"] != "slow_down" => {
                 let what = format!("refused: {frame}; {}", user.life.recent());

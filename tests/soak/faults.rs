@@ -20,7 +20,7 @@ const LISTENER_CLOSED: Duration = Duration::from_secs(1);
 /// this long after its duration.
 const CONNECTING: Duration = Duration::from_secs(6);
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Fault {
     Terminate,
     /// Its successor starts on the same port while it still serves its clients, as on the platform.
@@ -31,12 +31,11 @@ enum Fault {
     RestartRedis,
     FreezeRedis,
     CutRedis(&'static str),
-    Flush,
 }
 
 /// Of a hundred faults so many are of this kind; its name; and for how many seconds its part is away, frozen or cut off:
 /// at least, and a random time up to so much longer.
-const FAULTS: [(usize, &str, f64, f64, Fault); 12] = [
+const FAULTS: [(usize, &str, f64, f64, Fault); 11] = [
     (9, "dyno SIGTERM", 0.0, 1.5, Terminate),
     (9, "dyno SIGTERM, replaced", 0.0, 1.5, Replace),
     (16, "dyno SIGKILL", 0.0, 1.5, Kill),
@@ -49,15 +48,12 @@ const FAULTS: [(usize, &str, f64, f64, Fault); 12] = [
     (10, "CLIENT KILL pubsub", 0.0, 0.0, CutRedis("pubsub")),
     (7, "link swallows all", 3.0, 6.0, Link(Swallow)),
     (7, "link swallows answers", 3.0, 6.0, Link(SwallowAnswers)),
-    // Only with `--flush`.
-    (6, "redis FLUSHALL", 0.0, 0.0, Flush),
 ];
 
 /// Starts a fault every 2 to 7 seconds, but none that would not be over at `end`. Returns when all are over.
 pub async fn schedule(sim: Rc<Simulation>, end: Instant) {
     let mut rng = Rng::with_seed(sim.flags.seed ^ 0xfa);
-    let kinds = &FAULTS[..FAULTS.len() - usize::from(!sim.flags.flush)];
-    let kinds: Vec<_> = kinds.iter().flat_map(|kind| vec![kind; kind.0]).collect();
+    let kinds: Vec<_> = FAULTS.iter().flat_map(|kind| vec![kind; kind.0]).collect();
     let mut running = vec![];
     loop {
         sleep(Duration::from_millis(rng.u64(2_000..7_000))).await;
@@ -99,7 +95,7 @@ async fn cause(sim: Rc<Simulation>, name: &'static str, fault: Fault, n: usize, 
             sleep(CONNECTING).await;
             health.fault_ends();
         }
-        RestartRedis | FreezeRedis | CutRedis(_) | Flush => {
+        RestartRedis | FreezeRedis | CutRedis(_) => {
             if let Some(mut redis) = sim.redis.take() {
                 sim.count_fault(name);
                 sim.redis_health.fault_begins();
@@ -157,6 +153,6 @@ async fn redis_fault(fault: Fault, redis: &mut Redis, time: Duration) {
             redis.signal(SIGCONT);
         }
         CutRedis(kind) => _ = redis.cmd::<u64>(&["CLIENT", "KILL", "TYPE", kind]),
-        _ => redis.cmd::<()>(&["FLUSHALL"]),
+        other => unreachable!("{other:?} is no fault of Redis"),
     }
 }

@@ -1,9 +1,7 @@
 //! Measures while the soak runs: a line every five seconds, memory and descriptors of the dynos, and the summary.
 
 use super::simulation::Simulation;
-use super::support::page::Life;
 use super::verify;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -51,23 +49,10 @@ impl Meters {
         }
     }
 
-    /// How often each of the things that this lists occurs in the lives of all users.
-    fn count<T: Ord>(&self, list: impl Fn(&Life) -> Vec<T>) -> BTreeMap<T, usize> {
-        let mut count = BTreeMap::new();
-        for user in self.sim.users.borrow().iter() {
-            for thing in user.borrow().lives().flat_map(|(life, _)| list(life)) {
-                *count.entry(thing).or_default() += 1;
-            }
-        }
-        count
-    }
-
-    /// The number of users with a connection, and of reconnects.
-    fn connections(&self) -> (usize, usize) {
+    fn online(&self) -> usize {
         let users = self.sim.users.borrow();
         let online = users.iter().filter(|user| user.borrow().life.connected);
-        let tries: usize = self.count(|life| vec![(); life.tries.len()]).values().sum();
-        (online.count(), tries.saturating_sub(users.len()))
+        online.count()
     }
 
     pub fn read(&mut self) {
@@ -81,16 +66,15 @@ impl Meters {
         self.next = Instant::now() + EVERY;
         let in_stream: usize = self.sim.streams.borrow().values().map(Vec::len).sum();
         let tally = self.sim.tally.borrow();
-        let (said, delivered, at) = (tally.said, tally.delivered, at.as_secs());
         let faults: usize = tally.faults.values().sum();
-        let (online, reconnects) = self.connections();
+        let (at, online, said) = (at.as_secs(), self.online(), tally.said);
         println!(
-            "at={at}s online={online} said={said} in_stream={in_stream} delivered={delivered} reconnects={reconnects} faults={faults} rss_kb={rss} fds={fds:?}"
+            "at={at}s online={online} said={said} in_stream={in_stream} faults={faults} rss_kb={rss} fds={fds:?}"
         );
     }
 
     /// Checks that the dynos have one connection for each user, no other descriptors, and no more memory. Then compares
-    /// the records of the users with the streams, and prints everything.
+    /// the records of the users with the streams.
     pub async fn summary(&self) {
         let (sim, start) = (&self.sim, Instant::now());
         let (first_rss, first_fds) = (self.first_rss, self.first_fds);
@@ -103,7 +87,7 @@ impl Meters {
             }
             let open = per_dyno.iter().flatten().sum::<u64>() as usize;
             let (rss, fds) = dynos(sim);
-            let users = self.connections().0;
+            let users = self.online();
             let fds = fds.iter().sum::<usize>().saturating_sub(users);
             let closed = open == users && fds <= first_fds + GROWTH_FDS;
             let sockets = format!("users={users} sockets={open} per_dyno={per_dyno:?}");
@@ -120,27 +104,9 @@ impl Meters {
         if let Some(first) = first_rss.filter(|first| last_rss > first + GROWTH_KB) {
             sim.fail(format!("memory grew from {first} kB to {last_rss} kB"));
         }
-        let count = verify::messages(sim);
+        verify::messages(sim);
         let tally = sim.tally.borrow();
-        println!(
-            "messages said={} confirmed={} given_up={} delivered={} shown={}",
-            tally.said, count.confirmed, count.given_up, tally.delivered, count.shown
-        );
-        let closes = self.count(|life| life.closes.iter().map(|close| close.1).collect());
-        let moves: usize = self.count(|life| vec![(); life.moves.len()]).values().sum();
-        let reconnects = self.connections().1;
-        println!("reconnects={reconnects} moves={moves} closes={closes:?}");
-        println!("errors={:?}", self.count(|life| life.errors.clone()));
         println!("faults={:?}", tally.faults);
-        println!(
-            "lost={} doubled={} out_of_order={} false_gaps={} gaps={} rooms_with_wrong_names={}",
-            count.lost,
-            count.doubled,
-            count.disordered,
-            count.false_gaps,
-            count.gaps,
-            verify::names(sim).len()
-        );
         println!("{sockets}");
         println!(
             "rss_kb after {} s {first_rss:?}, at the end {last_rss}; other descriptors at the start {first_fds}, at the end {last_fds}",

@@ -65,7 +65,6 @@ impl User {
 #[derive(Default)]
 pub struct Tally {
     pub said: usize,
-    pub delivered: usize,
     pub faults: BTreeMap<&'static str, usize>,
     pub machine_stalls: usize,
     /// Lists of members received, and how many of them were wrong.
@@ -123,7 +122,7 @@ impl Simulation {
     pub async fn start(flags: Flags) -> Rc<Simulation> {
         let redis = Redis::start(&["--appendonly", "yes"]).await;
         let proxy = Proxy::to_redis(&redis).await;
-        let (mut dynos, mut named) = (vec![], vec![]);
+        let (mut dynos, mut addrs) = (vec![], vec![]);
         for n in 1..=flags.dynos {
             let url = match n {
                 1 => proxy.redis_url(),
@@ -132,7 +131,7 @@ impl Simulation {
             let name = format!("web.{n}");
             let vars = [("DYNO", &*name), ("MAX_PER_ADDRESS", "0")]; // all users have one address
             let dyno = Dyno::start_with_redis_at(&url, &vars).await;
-            named.push((dyno.addr(), name));
+            addrs.push(dyno.addr());
             dynos.push(RefCell::new(Some(dyno)));
         }
         Rc::new(Simulation {
@@ -140,10 +139,13 @@ impl Simulation {
             start: Instant::now(),
             redis: RefCell::new(Some(redis)),
             dynos,
-            addrs: named.iter().map(|dyno| dyno.0).collect(),
-            router: Router::to_named(&named),
+            router: Router::to(&addrs),
             proxy,
-            dyno_health: named.iter().map(|d| (d.0, Health::default())).collect(),
+            dyno_health: addrs
+                .iter()
+                .map(|addr| (*addr, Health::default()))
+                .collect(),
+            addrs,
             redis_health: Health::default(),
             users: RefCell::default(),
             tally: RefCell::default(),

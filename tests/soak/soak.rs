@@ -1,14 +1,12 @@
 //! The soak test: it runs simulated clients and random faults against real dynos and a private Redis.
 //!
 //!     cargo run --release --example soak -- --seconds 600 --dynos 3 --clients 200 --seed 1
-//!     cargo run --release --example soak -- --stampede
-//!     cargo run --release --example soak -- --status
 //!     cargo run --release --example soak -- --program single_file --seconds 600
 //!
 //! Clients talk, join, leave and reload; every few seconds a fault happens. All of it follows from the seed. At the end
-//! the faults stop, and what the clients saw is compared with the streams. `--flush` adds FLUSHALL, which breaks the
-//! promise on purpose. The exit code is 1 if an invariant was violated. `--program single_file` tests
-//! `examples/single_file.rs`: there nothing fails, and the last lines tell what the users missed.
+//! the faults stop, and what the clients saw is compared with the streams. The exit code is 1 if an invariant was violated.
+//! `--program single_file` tests `examples/single_file.rs`: there nothing fails, and the last lines tell what the users
+//! missed.
 //!
 //! The program is built in the profile of the soak: without `--release`, the debug build is tested.
 
@@ -16,7 +14,6 @@ mod client;
 mod compare;
 mod faults;
 mod meters;
-mod modes;
 mod simulation;
 #[path = "../support/mod.rs"]
 mod support;
@@ -50,7 +47,6 @@ pub struct Flags {
     pub dynos: usize,
     pub clients: usize,
     pub seed: u64,
-    pub flush: bool,
     /// Not the program, but `examples/single_file.rs`, which keeps no promise.
     pub single_file: bool,
 }
@@ -63,10 +59,8 @@ async fn main() -> ExitCode {
         dynos: 3,
         clients: 200,
         seed: 1,
-        flush: false,
         single_file: false,
     };
-    let mut mode = String::new();
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut number = || {
@@ -78,9 +72,7 @@ async fn main() -> ExitCode {
             "--dynos" => flags.dynos = number().max(1) as usize,
             "--clients" => flags.clients = number() as usize,
             "--seed" => flags.seed = number(),
-            "--flush" => flags.flush = true,
             "--program" => flags.single_file = words.next().as_deref() == Some("single_file"),
-            "--stampede" | "--status" => mode = word,
             _ => panic!("{word} is no flag of the soak"),
         }
     }
@@ -95,15 +87,7 @@ async fn main() -> ExitCode {
     }
     fastrand::seed(flags.seed);
     let _descriptors = support::descriptors(4_096).await;
-    let run = async {
-        let mode = match &*mode {
-            "--stampede" => spawn_local(modes::stampede()),
-            "--status" => spawn_local(modes::status(flags.dynos, flags.clients)),
-            _ => return soak(flags).await,
-        };
-        usize::from(mode.await.is_err()) // it panicked
-    };
-    let failures = LocalSet::new().run_until(run).await;
+    let failures = LocalSet::new().run_until(soak(flags)).await;
     match failures {
         n if flags.single_file => println!("seed={} result=counted failures={n}", flags.seed),
         0 => println!("seed={} result=passed", flags.seed),
