@@ -78,7 +78,7 @@ async fn rooms_stay_subscribed(disturb: impl AsyncFn(&Redis)) {
     for n in 0..20 {
         pages.push(Page::open(&router, &format!("room {n}"), "hanako"));
         disturb(redis).await;
-        pages.iter().for_each(|page| drop(page.say("hello")));
+        pages.iter().for_each(|page| page.say("hello"));
         sleep(SECOND / 10).await;
     }
     // On a busy machine the dyno is slow to connect again, and misses some of it.
@@ -89,7 +89,7 @@ async fn rooms_stay_subscribed(disturb: impl AsyncFn(&Redis)) {
         }
         dyno.has_redis().await;
         disturb(redis).await;
-        pages.iter().for_each(|page| drop(page.say("hello again")));
+        pages.iter().for_each(|page| page.say("hello again"));
         sleep(SECOND / 5).await;
     }
     for page in &pages {

@@ -31,7 +31,7 @@ pub struct Own {
     typed: Instant,
     /// The acknowledgement came, with this id.
     pub id: Option<Id>,
-    /// The page does not send it again, because it cannot know whether the message is stored; or the user left.
+    /// The user left before the acknowledgement came.
     pub given_up: bool,
 }
 
@@ -61,7 +61,6 @@ pub struct Life {
     pub status: Vec<(Instant, String)>,
     /// What the last `status` of this connection said.
     pub redis_down: bool,
-    pub errors: Vec<String>,
     /// Each welcome: when, and from which dyno.
     pub welcomes: Vec<(Instant, SocketAddr)>,
     /// When each try to connect was due.
@@ -78,11 +77,9 @@ pub struct Life {
     pub connected: bool,
     /// Violations that were found, as sentences.
     pub wrong: Vec<String>,
-    requests: Vec<Request>,
+    /// Cid and text of each message that the page's task has not seen yet.
+    typed: Vec<(String, String)>,
 }
-
-/// What the user does. The page's task carries it out.
-type Request = Box<dyn FnOnce(&mut Model, &mut Life) + Send>;
 
 pub struct Page {
     pub room: String,
@@ -111,27 +108,13 @@ impl Page {
         self.life.lock().unwrap()
     }
 
-    fn request(&self, request: impl FnOnce(&mut Model, &mut Life) + Send + 'static) {
-        self.life().requests.push(Box::new(request));
-        self.wake.notify_one();
-    }
-
     /// Types a message. The page sends it when it can.
-    pub fn say(&self, text: &str) -> String {
-        let (cid, text) = (cid(), text.to_string());
-        self.life().say(&cid);
-        let said = cid.clone();
-        self.request(|model, _| model.say(said, text));
-        cid
-    }
-
-    /// Ends the connection without a Close. The page reconnects by its rules.
-    pub fn drop_connection(&self) {
-        self.request(|model, life| {
-            if model.disconnect().is_some() {
-                life.closed(1006);
-            }
-        });
+    pub fn say(&self, text: &str) {
+        let cid = cid();
+        let mut life = self.life();
+        life.say(&cid);
+        life.typed.push((cid, text.to_string()));
+        self.wake.notify_one();
     }
 
     /// Waits for a fact about the page.
@@ -175,12 +158,10 @@ impl Page {
         let newest: Vec<_> = newest.map(|s| format!("{} {}", s.id, s.text)).collect();
         let pending = life.own.iter().filter(|own| own.id.is_none());
         let pending: Vec<_> = pending.map(|own| &own.cid).collect();
-        let (user, room, n, recent) = (&self.user, &self.room, life.shown.len(), life.recent());
-        let (connected, users) = (life.connected, &life.users);
-        let (errors, wrong) = (&life.errors, &life.wrong);
+        let (user, room, recent) = (&self.user, &self.room, life.recent());
+        let (connected, wrong) = (life.connected, &life.wrong);
         format!(
-            "{user} in {room}: connected {connected}, {n} shown (newest first: {newest:?}), pending {pending:?}, users {users:?}, {recent}, \
-             errors {errors:?}, wrong {wrong:?}"
+            "{user} in {room}: connected {connected}, newest {newest:?}, pending {pending:?}, {recent}, wrong {wrong:?}"
         )
     }
 }
@@ -194,8 +175,8 @@ async fn run(mut model: Model, life: Arc<Mutex<Life>>) {
         if let Event::Stopped(..) = event {
             return;
         }
-        for request in std::mem::take(&mut life.requests) {
-            request(&mut model, &mut life);
+        for (cid, text) in life.typed.drain(..) {
+            model.say(cid, text);
         }
     }
 }
@@ -300,8 +281,7 @@ impl Life {
                 self.redis_down = down;
                 self.status.push((now, word(frame, "redis")));
             }
-            Some("error") => self.errors.push(word(frame, "code")),
-            Some("tick" | "move") => {}
+            Some("error" | "tick" | "move") => {}
             _ => self.fail(format!("a frame of an unknown kind: {frame}")),
         }
     }

@@ -1,4 +1,6 @@
-//! The rules of the page (`public/connection.js`, `public/outgoing.js`) in Rust: when it connects, joins, sends, gives up and stops.
+//! The rules of the page (`public/connection.js`, `public/outgoing.js`) in Rust: when it connects, joins, sends and stops.
+//! Left out are rules that only tests with a browser need: a longer wait where the dyno is full, and messages that are
+//! not sent again because they are too old.
 //!
 //! [`Model::next`] runs the page until something happens and returns what. The caller records and judges it, and
 //! decides what the user does next. One model is one page: its state, and its connection.
@@ -8,7 +10,6 @@ use crate::support::facts::HEARTBEAT;
 use fastrand::Rng;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -24,17 +25,12 @@ pub const TRY: Duration = Duration::from_secs(10);
 const FIRST_RETRY: Duration = Duration::from_secs(3);
 /// The waits before further retries, in seconds: a random time between half of it and all of it.
 const RETRY_STEPS: [f64; 5] = [1.0, 2.0, 4.0, 8.0, 15.0];
-/// After Close 1013 (the dyno is full) the retries begin at this step, 8 s.
-const STEP_WHEN_FULL: usize = 4;
 /// A connection that lasted this long after its welcome resets the retries.
 const GOOD_CONNECTION: Duration = Duration::from_secs(5);
-/// A connection is dead after a heartbeat and this time without any frame.
-const SLACK: Duration = Duration::from_secs(10);
-pub const DEAD_CONNECTION: Duration = HEARTBEAT.saturating_add(SLACK);
+/// A connection without any frame for this long is dead: a heartbeat, and 10 s.
+pub const DEAD_CONNECTION: Duration = Duration::from_secs(HEARTBEAT.as_secs() + 10);
 /// A message without an answer is sent again after this time, with the same cid.
 pub const RESEND: Duration = Duration::from_secs(10);
-/// The server knows a cid for 120 s. A message sent longer ago than this may be stored twice if it is sent again.
-const CID_KEPT: Duration = Duration::from_secs(100);
 /// Close codes after which the page stops and shows why.
 const STOPS: [u16; 5] = [4400, 4409, 4429, 1009, 1003];
 
@@ -42,7 +38,6 @@ const STOPS: [u16; 5] = [4400, 4409, 4429, 1009, 1003];
 #[derive(Clone, Default)]
 pub struct Router {
     dynos: Arc<Mutex<Vec<SocketAddr>>>,
-    names: HashMap<SocketAddr, String>,
 }
 
 impl Router {
@@ -52,22 +47,8 @@ impl Router {
         router
     }
 
-    /// A router that knows the names of its dynos. A welcome with another name comes from a foreign program, which
-    /// took the port while the dyno was down; the page then treats the try as failed.
-    pub fn to_named(dynos: &[(SocketAddr, String)]) -> Router {
-        Router {
-            names: dynos.iter().cloned().collect(),
-            ..Router::to(&dynos.iter().map(|d| d.0).collect::<Vec<_>>())
-        }
-    }
-
     pub fn set(&self, dynos: &[SocketAddr]) {
         *self.dynos.lock().unwrap() = dynos.to_vec();
-    }
-
-    fn is_foreign(&self, dyno: SocketAddr, welcome: &Value) -> bool {
-        let name = self.names.get(&dyno);
-        name.is_some_and(|name| welcome["dyno"] != **name)
     }
 }
 
@@ -92,8 +73,6 @@ pub enum Event {
 struct Pending {
     cid: String,
     text: String,
-    /// Time of the first send; `None` if the server certainly did not store the message.
-    sent: Option<Instant>,
 }
 
 pub struct Model {
@@ -110,13 +89,10 @@ pub struct Model {
     in_flight: Option<(String, Instant)>,
     /// No message is sent before this time.
     hold: Instant,
-    /// Cids of messages that the page no longer sends by itself, because they may be stored already.
-    pub given_up: Vec<String>,
     /// Retries since the last good connection.
     retries: usize,
     retry_at: Instant,
     first_retry: Duration,
-    heartbeat: Duration,
     connection: Option<Connection>,
     /// The second connection, while the page moves.
     next: Option<Connection>,
@@ -163,11 +139,9 @@ impl Model {
             pending: vec![],
             in_flight: None,
             hold: now,
-            given_up: vec![],
             retries: 0,
             retry_at: now,
             first_retry: FIRST_RETRY,
-            heartbeat: HEARTBEAT,
             connection: None,
             next: None,
             overlap: None,
@@ -176,8 +150,7 @@ impl Model {
 
     /// Types a message. The page sends it when it can.
     pub fn say(&mut self, cid: String, text: String) {
-        let sent = None;
-        self.pending.push(Pending { cid, text, sent });
+        self.pending.push(Pending { cid, text });
     }
 
     /// Runs the page until something happens, or until a time. May be cancelled and called again.
@@ -189,7 +162,7 @@ impl Model {
             }
             if self.connection.is_none() && now >= self.retry_at {
                 let opening = self.open();
-                self.connection = Some(Connection::new(opening, self.heartbeat));
+                self.connection = Some(Connection::new(opening));
                 return Event::Try(self.retry_at);
             }
             self.send_what_is_due(now).await;
@@ -231,7 +204,7 @@ impl Model {
     pub fn disconnect(&mut self) -> Option<Socket> {
         self.next = None;
         let connection = self.connection.take()?;
-        self.plan_retry(&connection, 1006);
+        self.plan_retry(&connection);
         connection.socket
     }
 
@@ -299,9 +272,8 @@ impl Model {
             self.in_flight.take_if(|(_, sent)| *sent + RESEND <= now);
             if self.in_flight.is_none()
                 && self.hold <= now
-                && let Some(talk) = self.pending.first_mut()
+                && let Some(talk) = self.pending.first()
             {
-                talk.sent.get_or_insert(now);
                 self.in_flight = Some((talk.cid.clone(), now));
                 frame = Some(json!({"kind": "talk", "message": talk.text, "cid": talk.cid}));
             }
@@ -316,21 +288,15 @@ impl Model {
         let now = Instant::now();
         let connection = self.connection.as_mut().expect("a frame comes from it");
         let dyno = connection.dyno;
-        connection.dead_at = now + self.heartbeat + SLACK;
+        connection.dead_at = now + DEAD_CONNECTION;
         match frame["kind"].as_str() {
-            Some("welcome") if self.router.is_foreign(dyno, &frame) => {
-                return self.lost(Some(1006));
-            }
             Some("welcome") => {
                 self.overlap = None;
                 self.welcome(&frame);
             }
             Some("move") => self.begin_move(now),
             Some("talk") => self.show(&frame),
-            Some("tick") => {
-                let spread_ms = frame["spread_ms"].as_u64().map(Duration::from_millis);
-                self.first_retry = spread_ms.unwrap_or(self.first_retry);
-            }
+            Some("tick") => self.hear_spread(&frame),
             Some("status") => {
                 let soon = now + Duration::from_secs_f64(self.rng.f64()); // not all pages at once
                 connection.redis_down = frame["redis"] == "down";
@@ -345,19 +311,13 @@ impl Model {
             Some("error") => {
                 let retry_ms = frame["retry_ms"].as_u64().unwrap_or(2_000);
                 let later = now + Duration::from_millis(retry_ms);
-                let refused = |talk: &Pending| frame["cid"] == *talk.cid;
                 let waits = frame["code"] == "busy" || frame["code"] == "slow_down";
                 if waits && connection.welcomed.is_none() {
                     connection.join_at = Some(later);
                     connection.deadline = (!connection.redis_down).then_some(later + TRY);
                 } else if waits {
                     self.hold = later;
-                    if let Some(talk) = self.pending.iter_mut().find(|talk| refused(talk)) {
-                        self.in_flight = None;
-                        talk.sent.take_if(|_| frame["code"] == "slow_down"); // surely not stored
-                    }
-                } else if frame["code"] != "name_taken" {
-                    self.give_up(refused);
+                    self.in_flight.take_if(|(cid, _)| frame["cid"] == **cid);
                 }
             }
             _ => {}
@@ -369,7 +329,7 @@ impl Model {
     /// repeats `move` every few seconds.
     fn begin_move(&mut self, now: Instant) {
         if self.next.as_ref().is_none_or(|next| next.began + TRY < now) {
-            self.next = Some(Connection::new(self.open(), self.heartbeat));
+            self.next = Some(Connection::new(self.open()));
         }
     }
 
@@ -382,17 +342,17 @@ impl Model {
         connection.join_at = None;
         connection.redis_down = false;
         self.hold = now;
-        let ms = |field: &str| frame[field].as_u64().map(Duration::from_millis);
-        self.heartbeat = ms("tick_ms").unwrap_or(self.heartbeat);
-        self.first_retry = ms("spread_ms").unwrap_or(FIRST_RETRY);
-        let complete = self.last.is_some() && frame["gap"] != true;
+        self.hear_spread(frame);
         for talk in frame["history"].as_array().into_iter().flatten() {
             self.show(talk);
         }
         self.last = Some(Id::of(frame, "last")).max(self.overlap);
-        if !complete {
-            self.give_up(|talk| talk.sent.is_some_and(|sent| now - sent > CID_KEPT));
-        }
+    }
+
+    /// Over how long the first retry is spread. The single file does not say it.
+    fn hear_spread(&mut self, frame: &Value) {
+        let spread_ms = frame["spread_ms"].as_u64().map(Duration::from_millis);
+        self.first_retry = spread_ms.unwrap_or(self.first_retry);
     }
 
     /// A frame of the second connection. With its welcome it becomes the connection. An error, and a welcome from the
@@ -405,7 +365,7 @@ impl Model {
         }
         let next = self.next.take_if(|_| welcome || frame["kind"] == "error")?;
         let (dyno, down, old) = (next.dyno, next.redis_down, self.connection.as_mut()?);
-        if !welcome || old.boot == frame["boot"] || self.router.is_foreign(dyno, &frame) {
+        if !welcome || old.boot == frame["boot"] {
             return None;
         }
         if let Some(socket) = std::mem::replace(old, next).socket {
@@ -434,34 +394,24 @@ impl Model {
         self.in_flight.take_if(|(cid, _)| talk["cid"] == **cid);
     }
 
-    fn give_up(&mut self, which: impl Fn(&Pending) -> bool) {
-        let given_up = self.pending.extract_if(.., |talk| which(talk));
-        self.given_up.extend(given_up.map(|talk| talk.cid));
-        self.in_flight
-            .take_if(|(cid, _)| !self.pending.iter().any(|talk| talk.cid == *cid));
-    }
-
     /// The connection is over: with the code of its Close, or with `code` because the page gave it up.
     fn lost(&mut self, code: Option<u16>) -> Event {
         self.next = None;
         let mut connection = self.connection.take().expect("only this can be lost");
         let (closed, reason) = std::mem::take(&mut connection.close);
         let code = code.unwrap_or(closed);
-        self.plan_retry(&connection, code);
+        self.plan_retry(&connection);
         match STOPS.contains(&code) {
             true => Event::Stopped(code, reason),
             false => Event::Closed(code),
         }
     }
 
-    fn plan_retry(&mut self, connection: &Connection, code: u16) {
+    fn plan_retry(&mut self, connection: &Connection) {
         self.in_flight = None;
         let lasted = connection.welcomed.map(|at| at.elapsed());
         if lasted > Some(GOOD_CONNECTION) {
             self.retries = 0;
-        }
-        if code == 1013 {
-            self.retries = self.retries.max(STEP_WHEN_FULL);
         }
         let wait = match self.retries {
             0 => self.first_retry.mul_f64(self.rng.f64()),
@@ -476,7 +426,7 @@ impl Model {
 }
 
 impl Connection {
-    fn new(opening: Opening, heartbeat: Duration) -> Connection {
+    fn new(opening: Opening) -> Connection {
         let now = Instant::now();
         Connection {
             opening: Some(opening),
@@ -488,7 +438,7 @@ impl Connection {
             deadline: Some(now + TRY),
             welcomed: None,
             redis_down: false,
-            dead_at: now + heartbeat + SLACK,
+            dead_at: now + DEAD_CONNECTION,
             close: (1006, String::new()),
         }
     }
