@@ -1,13 +1,11 @@
 //! Many dynos on one Redis are one chat, also when a dyno or Redis stops, is killed, hangs, comes back, or has lost its
 //! data. Each test has its own dynos and its own Redis.
 
-use crate::restart::members_on;
 use crate::support::dyno::{program, refuses_to_boot};
 use crate::support::prelude::*;
 use crate::support::raw::{PING, PONG, frame};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
-use tokio::net::TcpStream;
 
 /// For the limits of a time: the machine may be busy.
 const TOLERANCE: Duration = Duration::from_millis(500);
@@ -108,76 +106,6 @@ async fn each_dyno_has_exactly_one_connection_to_redis() {
 // ---- a dyno goes away
 
 #[tokio::test]
-async fn sigint_closes_all_pages_spread_over_seconds_and_they_lose_nothing() {
-    let (mut a, b, redis) = pair().await;
-    let router = Router::to(&[a.addr(), b.addr()]);
-    // With fifty pages on each dyno the closes take a second: this program may get no processor for half of that.
-    let crowd = Crowd::gather(&router, "lobby", 100).await;
-    crowd.everyone_talks("before").await;
-
-    router.set(&[b.addr()]);
-    a.signal(Signal::SIGINT);
-    let asked = Instant::now();
-    let talk = crowd.everyone_talks("meanwhile");
-    tokio::join!(a.exits_with_0(EXITS_WITHIN), talk);
-    crowd.everyone_talks("after").await;
-    crowd.lost_nothing(&redis, 12 * SECOND).await;
-    crowd.saw_nobody_come_or_go();
-
-    let closes = crowd.closes_since(asked);
-    assert!(closes.iter().all(|close| close.1 == 1012), "{closes:?}");
-    // About half of the pages were on the dyno that stopped.
-    assert!(closes.len() >= 5, "{closes:?}");
-    let (first, last) = (closes[0].0, closes[closes.len() - 1].0);
-    assert!(last <= CLOSES_WITHIN + TOLERANCE, "the last: {last:?}");
-    assert!(last - first >= SECOND / 10, "{first:?} to {last:?}");
-}
-
-#[tokio::test]
-async fn a_stopping_dyno_closes_its_listener_first_and_further_signals_change_nothing() {
-    // One Ctrl-C can arrive as several SIGINTs: from the terminal and from a process manager.
-    for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let mut dyno = Dyno::start(&[]).await;
-        let mut members = members_on(&dyno, "n", 20).await;
-        let asked = Instant::now();
-        dyno.signal(signal);
-        let refused = async || match TcpStream::connect(dyno.addr()).await {
-            Err(_) => Ok(()),
-            Ok(_) => Err("accepted"),
-        };
-        eventually("new connections are refused", SECOND, refused).await;
-        assert!(dyno.is_running(), "it is still closing connections");
-        for _ in 0..5 {
-            dyno.signal(signal);
-            sleep(SECOND / 10).await;
-        }
-        for member in &mut members {
-            let within = CLOSES_WITHIN + SECOND;
-            let reason = member.closed_after_all_within(1012, within).await;
-            assert!(!reason.is_empty(), "a page can show the reason");
-        }
-        dyno.exits_with_0(EXITS_WITHIN).await;
-        assert!(asked.elapsed() < EXITS_WITHIN, "{signal}");
-    }
-}
-
-#[tokio::test]
-async fn a_second_sigint_after_a_second_ends_the_process_at_once() {
-    let mut dyno = Dyno::start(&[]).await;
-    let members = members_on(&dyno, "n", 150).await;
-    dyno.signal(Signal::SIGINT);
-    sleep(Duration::from_millis(1_200)).await;
-    dyno.signal(Signal::SIGTERM);
-    sleep(SECOND / 10).await;
-    assert!(dyno.is_running(), "SIGTERM is not SIGINT");
-    dyno.signal(Signal::SIGINT);
-    dyno.exit(SECOND / 2).await;
-    let is_closed = |client: &&Client| client.count_heard(|h| matches!(h, Heard::Close(..))) > 0;
-    let closed = members.iter().filter(is_closed).count();
-    assert!((1..150).contains(&closed), "{closed} of 150 were closed");
-}
-
-#[tokio::test]
 async fn names_of_a_killed_dyno_stay_until_their_leases_end() {
     let (mut a, b, redis) = pair().await;
     let c = Dyno::start_on(&redis, &[]).await;
@@ -200,6 +128,8 @@ async fn names_of_a_killed_dyno_stay_until_their_leases_end() {
     let took = killed.elapsed();
     assert!(took > LEASE * 3 / 5, "the lease ended after {took:?}");
     taro.saw_no_change_since(lists + 1);
+    let ends = [&taro, &jiro].map(|client| client.count_heard(Heard::is_end));
+    assert_eq!(ends, [0, 0], "the other dynos keep their connections");
     check::names_are(&redis, "lobby", &left).await;
     c.join("lobby", "does not").await;
 }
@@ -251,26 +181,6 @@ async fn names_of_a_killed_dyno_end_in_time_although_leases_are_lost_or_the_cloc
     // The owner's own token is welcome at any time.
     let token = &hanakos[2].token;
     b.join_with("late", "hanako", token, None).await;
-}
-
-#[tokio::test]
-async fn pages_of_a_restarted_dyno_without_redis_see_a_gap_and_send_what_was_typed() {
-    let mut dyno = Dyno::start(&[TALKATIVE]).await;
-    let crowd = Crowd::gather(&Router::to(&[dyno.addr()]), "lobby", 3).await;
-    crowd.everyone_talks("before").await;
-    for page in &crowd.pages {
-        page.all_sent(PATIENCE).await;
-    }
-    dyno.kill().await;
-    let typed = crowd.pages[0].say("typed while it was away");
-    dyno.restart().await;
-    for page in &crowd.pages {
-        let sees_gap = |life: &Life| life.connected && life.gaps.len() == 1;
-        page.until("a gap", 15 * SECOND, sees_gap).await;
-        let shows_it = |life: &Life| life.shown.iter().any(|shown| shown.cid == typed);
-        page.until("what was typed", PATIENCE, shows_it).await;
-        check::nothing_wrong(page);
-    }
 }
 
 // ---- Redis goes away
@@ -327,7 +237,7 @@ async fn a_talk_sent_while_redis_hangs_is_stored_once() {
     redis.signal(Signal::SIGCONT);
     // If Redis executes the script now, the talk is read from the stream, perhaps before `status up`.
     let (mut heard, either) = (0, ["status", "talk"]);
-    while hanako.expect_any_within(&either, PATIENCE).await["kind"] == "talk" {
+    while hanako.expect_any_within(&either, limit).await["kind"] == "talk" {
         heard += 1;
     }
     assert!(heard <= 1, "{}", hanako.context());

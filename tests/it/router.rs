@@ -1,12 +1,15 @@
 //! Tests behind a router like the platform's (`bin/router.cfg`): it pools its connections to the dynos, picks a dyno at
 //! random, and does no health checks.
 
-use crate::restart::{moves, noticed_nothing};
 use crate::support::prelude::*;
 use crate::support::raw::Answer;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use tokio::task::JoinSet;
+
+/// No message waits until the next `move` for its acknowledgement, also on a busy machine. The times that are printed
+/// say how long they really wait.
+const ACK: Duration = Duration::from_secs(3);
 
 async fn pair() -> ([Dyno; 2], Redis, Front) {
     let redis = Redis::start(&[]).await;
@@ -29,6 +32,29 @@ async fn visit(front: SocketAddr) {
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
         sleep(SECOND / 50).await;
     }
+}
+
+/// The crowd lost nothing, every page was connected all the time, and no message waited long.
+async fn noticed_nothing(crowd: &Crowd, redis: &Redis) {
+    crowd.lost_nothing(redis, PATIENCE).await;
+    crowd.saw_nobody_come_or_go();
+    let mut acks = vec![];
+    for page in &crowd.pages {
+        let life = page.life();
+        let (closes, away) = (&life.closes, &life.away);
+        let stayed = closes.is_empty() && away.is_empty();
+        assert!(stayed, "{}: {closes:?}, away {away:?}", page.user);
+        acks.extend(life.ack_times.iter().copied());
+    }
+    acks.sort();
+    let n = acks.len();
+    let [p50, p99, most] = [50, 99, 100].map(|share| acks[(n - 1) * share / 100]);
+    println!("measured: {n} messages acknowledged in p50 {p50:?}, p99 {p99:?}, at most {most:?}");
+    assert!(most < ACK, "an acknowledgement after {most:?}");
+}
+
+fn moves(crowd: &Crowd) -> usize {
+    crowd.pages.iter().map(|page| page.life().moves.len()).sum()
 }
 
 #[tokio::test]

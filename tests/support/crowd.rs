@@ -87,16 +87,4 @@ impl Crowd {
             );
         }
     }
-
-    /// Each end of a connection: how long after `then`, and its code.
-    pub fn closes_since(&self, then: Instant) -> Vec<(Duration, u16)> {
-        let closes = self
-            .pages
-            .iter()
-            .flat_map(|page| page.life().closes.clone());
-        let closes = closes.map(|(at, code)| (at.into_std().duration_since(then), code));
-        let mut closes: Vec<_> = closes.collect();
-        closes.sort();
-        closes
-    }
 }
