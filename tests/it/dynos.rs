@@ -13,9 +13,13 @@ const TOLERANCE: Duration = Duration::from_millis(500);
 /// Two dynos on one Redis.
 pub async fn pair() -> (Dyno, Dyno, Redis) {
     let redis = Redis::start(&[]).await;
-    let a = Dyno::start_on(&redis, &[TALKATIVE]).await;
-    let b = Dyno::start_on(&redis, &[TALKATIVE]).await;
+    let [a, b] = pair_on(&redis).await;
     (a, b, redis)
+}
+
+pub async fn pair_on(redis: &Redis) -> [Dyno; 2] {
+    let start = async || Dyno::start_on(redis, &[TALKATIVE]).await;
+    [start().await, start().await]
 }
 
 /// A member on each of two dynos. Both have seen one message, `before`, and each other.

@@ -105,6 +105,11 @@ async fn rooms_stay_subscribed_when_scripts_are_flushed() {
 }
 
 #[tokio::test]
+async fn rooms_stay_subscribed_when_connections_are_cut() {
+    rooms_stay_subscribed(async |redis| _ = redis.cut_all()).await;
+}
+
+#[tokio::test]
 async fn rooms_stay_subscribed_when_redis_is_read_only_for_a_moment() {
     rooms_stay_subscribed(async |redis| {
         redis.cmd::<()>(&["REPLICAOF", "127.0.0.1", "1"]);

@@ -192,7 +192,6 @@ async fn three_tabs_are_one_member_until_the_last_is_closed(store: Store) {
 async fn a_member_returns_at_once_while_the_old_connection_is_half_open(store: Store) {
     let place = Place::start(store).await;
     let mut taro = place.last().join("lobby", "taro").await;
-    let base = check::Base::of(place.first()).await;
     let proxy = Proxy::to(place.first().addr()).await;
     let mut old = Client::connect(proxy.addr).await;
     old.join("lobby", "hanako", &token(), None).await;
@@ -205,10 +204,10 @@ async fn a_member_returns_at_once_while_the_old_connection_is_half_open(store: S
     assert_eq!(back.history(), ["missed"]);
     back.say("here again").await;
     taro.hears("here again").await;
-    // A single process holds the new connection, too.
-    let more = usize::from(place.second.is_none());
-    let within = SILENCE + 6 * SECOND;
-    base.and(more).is_back(place.first(), within, 5_000).await;
+    // A single process has taro's connection and the new one, too.
+    let left = if place.second.is_some() { 0 } else { 2 };
+    let open = async || place.first().health().await["connections"].clone();
+    check::becomes("open connections", SILENCE + 6 * SECOND, json!(left), open).await;
     let after = swallowed.elapsed();
     assert!(after > 20 * SECOND, "it was closed after {after:?}");
     sleep(2 * SECOND).await;

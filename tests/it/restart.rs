@@ -1,6 +1,7 @@
 //! SIGTERM: a dyno asks its pages to move, serves them until they have moved, and then ends. Pages have a connection all
 //! the time, and lose nothing.
 
+use crate::dynos::pair;
 use crate::support::prelude::*;
 use tokio::net::TcpStream;
 
@@ -8,10 +9,6 @@ use tokio::net::TcpStream;
 const TOLERANCE: Duration = Duration::from_millis(1_500);
 /// The platform kills a process this long after its SIGTERM.
 const KILL: Duration = Duration::from_secs(30);
-
-pub async fn dynos(redis: &Redis, count: usize) -> Vec<Dyno> {
-    join_all((0..count).map(|_| Dyno::start_on(redis, &[TALKATIVE]))).await
-}
 
 async fn members_on(dyno: &Dyno, who: &str, count: usize) -> Vec<Client> {
     let names = (0..count).map(|i| format!("{who} {i:03}"));
@@ -126,20 +123,19 @@ async fn a_join_on_a_stopping_dyno_is_answered_by_welcome_and_then_move() {
 
 #[tokio::test]
 async fn the_dyno_ends_when_its_last_member_has_moved_and_nobody_sees_a_change() {
-    let redis = Redis::start(&[]).await;
-    let mut dynos = dynos(&redis, 2).await;
-    let mut hanako = dynos[0].join("lobby", "hanako").await;
-    let mut taro = dynos[1].join("lobby", "taro").await;
+    let (mut old, next, redis) = pair().await;
+    let mut hanako = old.join("lobby", "hanako").await;
+    let mut taro = next.join("lobby", "taro").await;
     taro.say("before").await;
     taro.expect_members(&["hanako", "taro"]).await;
     let lists = taro.members_frames();
     hanako.hears("before").await;
-    dynos[0].signal(Signal::SIGTERM);
+    old.signal(Signal::SIGTERM);
     hanako.expect_move().await;
-    let mut hanako = hanako.move_to(&dynos[1]).await;
+    let mut hanako = hanako.move_to(&next).await;
     let moved = Instant::now();
     hanako.welcomed_with(json!({"gap": false, "history": [], "users": ["hanako", "taro"]}));
-    dynos[0].exits_with_0(PATIENCE).await;
+    old.exits_with_0(PATIENCE).await;
     hanako.say("after").await;
     taro.hears("after").await;
     sleep((GONE + SECOND).saturating_sub(moved.elapsed())).await; // a lease that was not renewed would have ended

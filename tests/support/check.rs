@@ -170,14 +170,6 @@ impl Base {
         Base { fds, rss_kb }
     }
 
-    /// The same with this many more connections that stay open.
-    pub fn and(self, connections: usize) -> Base {
-        Base {
-            fds: self.fds + connections,
-            ..self
-        }
-    }
-
     /// Waits until the descriptors are back to what they were, and memory to at most `growth_kb` more.
     pub async fn is_back(&self, dyno: &Dyno, within: Duration, growth_kb: u64) {
         let (fds, rss_kb) = (self.fds, self.rss_kb + growth_kb);

@@ -58,8 +58,8 @@ pub enum Event {
     Try(Instant),
     /// This dyno sent a frame, and the model has acted on it. A text that is not JSON comes as a string.
     Frame(SocketAddr, Value),
-    /// The page has moved: its second connection was welcomed by this dyno, and the first one is closed. Messages that
-    /// the first one brought are taken out of the welcome. The flag: the last `status` before it was `down`.
+    /// The page has moved: its second connection was welcomed by this dyno, and the first one is closed. The flag: the
+    /// last `status` before the welcome was `down`.
     Moved(SocketAddr, Value, bool),
     /// The connection ended with this code (1006 without a Close). The page tries again.
     Closed(u16),
@@ -96,8 +96,6 @@ pub struct Model {
     connection: Option<Connection>,
     /// The second connection, while the page moves.
     next: Option<Connection>,
-    /// The first connection has brought the messages up to this one.
-    overlap: Option<Id>,
 }
 
 struct Connection {
@@ -144,7 +142,6 @@ impl Model {
             first_retry: FIRST_RETRY,
             connection: None,
             next: None,
-            overlap: None,
         }
     }
 
@@ -183,9 +180,6 @@ impl Model {
                     Incoming::Opened => {}
                     Incoming::Text(text) => {
                         let frame = serde_json::from_str(&text).unwrap_or(Value::String(text));
-                        if self.is_known(&frame) {
-                            continue;
-                        }
                         return self.hear(frame);
                     }
                     Incoming::Closed => return self.lost(None),
@@ -290,10 +284,7 @@ impl Model {
         let dyno = connection.dyno;
         connection.dead_at = now + DEAD_CONNECTION;
         match frame["kind"].as_str() {
-            Some("welcome") => {
-                self.overlap = None;
-                self.welcome(&frame);
-            }
+            Some("welcome") => self.welcome(&frame),
             Some("move") => self.begin_move(now),
             Some("talk") => self.show(&frame),
             Some("tick") => self.hear_spread(&frame),
@@ -346,7 +337,7 @@ impl Model {
         for talk in frame["history"].as_array().into_iter().flatten() {
             self.show(talk);
         }
-        self.last = Some(Id::of(frame, "last")).max(self.overlap);
+        self.last = Some(Id::of(frame, "last"));
     }
 
     /// Over how long the first retry is spread. The single file does not say it.
@@ -358,7 +349,7 @@ impl Model {
     /// A frame of the second connection. With its welcome it becomes the connection. An error, and a welcome from the
     /// dyno that stops, are a failed try: the next `move` is the retry.
     fn hear_next(&mut self, text: &str) -> Option<Event> {
-        let mut frame: Value = serde_json::from_str(text).unwrap_or_default();
+        let frame: Value = serde_json::from_str(text).unwrap_or_default();
         let welcome = frame["kind"] == "welcome";
         if let Some(next) = self.next.as_mut().filter(|_| frame["kind"] == "status") {
             next.redis_down = frame["redis"] == "down";
@@ -371,20 +362,12 @@ impl Model {
         if let Some(socket) = std::mem::replace(old, next).socket {
             tokio::spawn(close(socket));
         }
-        self.overlap = self.last.filter(|_| frame["gap"] != true);
+        let brought = self.last.filter(|_| frame["gap"] != true);
         self.in_flight = None;
         self.retries = 0;
-        if let Some(history) = frame["history"].as_array_mut() {
-            history.retain(|talk| Some(Id::of(talk, "id")) > self.last);
-        }
         self.welcome(&frame);
+        self.last = self.last.max(brought); // the first connection may have been faster
         Some(Event::Moved(dyno, frame, down))
-    }
-
-    /// A message that the connection before the move has brought, too.
-    fn is_known(&self, frame: &Value) -> bool {
-        let known = frame["kind"] == "talk" && Some(Id::of(frame, "id")) <= self.overlap;
-        known && !self.pending.iter().any(|own| frame["cid"] == *own.cid)
     }
 
     /// Shows a message. That of an own one is its acknowledgement.
