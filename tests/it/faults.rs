@@ -3,6 +3,7 @@
 //! lease. `races.rs` tests what happens between clients, and `dynos.rs` tests each fault with two people.
 
 use crate::dynos::{cut_and_back, hanako_and_taro, pair, pair_on};
+use crate::follow::two_dynos;
 use crate::support::client::talk_until;
 use crate::support::prelude::*;
 use std::cell::Cell;
@@ -158,10 +159,7 @@ fn is_told_of_outages(page: &Page, made: usize) {
 
 /// A crowd talks on a dyno with a proxy before its Redis and on one without, while the proxy does this for eight seconds.
 async fn talk_while_the_proxy_does(flow: Flow) {
-    let redis = Redis::start(&[]).await;
-    let proxy = Proxy::to_redis(&redis).await;
-    let faulty = Dyno::start_with_redis_at(&proxy.redis_url(), &[TALKATIVE]).await;
-    let healthy = Dyno::start_on(&redis, &[TALKATIVE]).await;
+    let (redis, proxy, faulty, healthy) = two_dynos().await;
     let router = Router::to(&[faulty.addr(), healthy.addr()]);
     let crowd = Crowd::gather(&router, "lobby", 20).await;
     let fault = async {
@@ -200,11 +198,6 @@ async fn a_redis_connection_that_swallows_everything_loses_nothing() {
 #[tokio::test]
 async fn commands_without_an_answer_store_no_message_twice() {
     talk_while_the_proxy_does(Flow::SwallowAnswers).await;
-}
-
-#[tokio::test]
-async fn a_redis_connection_that_is_cut_and_refused_comes_back() {
-    talk_while_the_proxy_does(Flow::Cut).await;
 }
 
 /// These clients answer no Ping, so each sends a Pong from time to time, or the dyno would close it for its silence.

@@ -6,7 +6,7 @@ use futures_util::{StreamExt, stream};
 use std::net::Ipv4Addr;
 
 /// A dyno that reaches its Redis through a proxy, and another one that reaches it directly.
-async fn two_dynos() -> (Redis, Proxy, Dyno, Dyno) {
+pub async fn two_dynos() -> (Redis, Proxy, Dyno, Dyno) {
     let redis = Redis::start(&[]).await;
     let proxy = Proxy::to_redis(&redis).await;
     let behind = Dyno::start_with_redis_at(&proxy.redis_url(), &[TALKATIVE]).await;

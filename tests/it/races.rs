@@ -42,43 +42,29 @@ impl Place {
         self.second.as_ref().unwrap_or(self.first())
     }
 
-    /// Joins a client that records every message in the lobby from now on.
-    async fn witness(&self) -> Witness<'_> {
-        Witness {
-            client: self.last().join("lobby", "witness").await,
-            redis: self.world.redis.as_ref(),
-        }
-    }
-}
-
-/// A client that misses no message. Where there is a Redis, it agrees with the stream, which keeps fewer long messages.
-struct Witness<'a> {
-    client: Client,
-    redis: Option<&'a Redis>,
-}
-
-impl Witness<'_> {
-    /// The ids of the room's messages up to `last`, oldest first. Waits until this client saw `last`.
-    async fn ids(&self, last: Id) -> Vec<Id> {
-        let seen = async || {
-            let ids = self.client.ids();
-            let place = ids.partition_point(|id| *id <= last);
-            let reached = place > 0 && ids[place - 1] == last;
-            reached.then(|| ids[..place].to_vec()).ok_or(ids)
-        };
-        let ids = eventually("the witness has seen it too", PATIENCE, seen).await;
-        if let Some(redis) = self.redis {
-            check::saw_everything_so_far(redis, &self.client);
-        }
-        ids
+    /// A client that misses no message in the lobby from now on.
+    async fn witness(&self) -> Client {
+        self.last().join("lobby", "witness").await
     }
 
-    /// A client or page that saw these messages saw every one from the first to the last, in order and once, except
-    /// before `gaps`.
-    async fn agrees_with(&self, user: &str, seen: &[Id], gaps: &[Id]) {
-        if let Some(last) = seen.last() {
-            check::slice_of(&self.ids(*last).await, user, seen, gaps);
+    /// A client or page that saw these messages saw all that the witness did from the first to the last of them, in order
+    /// and once, except before `gaps`. Where there is a Redis, the witness agrees with the stream.
+    async fn agrees(&self, witness: &Client, user: &str, seen: &[Id], gaps: &[Id]) {
+        let Some(last) = seen.last() else { return };
+        let ids = eventually("the witness has seen it too", PATIENCE, async || {
+            let mut ids = witness.ids();
+            ids.retain(|id| id <= last);
+            if ids.last() == Some(last) {
+                Ok(ids)
+            } else {
+                Err(ids)
+            }
+        })
+        .await;
+        if let Some(redis) = &self.world.redis {
+            check::saw_everything_so_far(redis, witness);
         }
+        check::slice_of(&ids, user, seen, gaps);
     }
 }
 
@@ -105,7 +91,7 @@ async fn no_message_is_lost_between_history_and_live_while_joining(store: Store)
             // A client that resumes continues with the very next message.
             let resumed = last.iter().map(|id| id.parse().expect("an id"));
             let seen: Vec<Id> = resumed.chain(client.ids()).collect();
-            witness.agrees_with(&user, &seen, &[]).await;
+            place.agrees(&witness, &user, &seen, &[]).await;
             last = fastrand::bool().then(|| client.last());
         }
     };
@@ -165,9 +151,9 @@ async fn a_message_whose_ack_is_lost_is_stored_once_and_shown_as_sent(store: Sto
     let all = |life: &Life| life.shown.len() == 6;
     hanako.until("the end is shown", PATIENCE, all).await;
     assert_eq!(hanako.texts(), ["m0", "m1", "m2", "m3", "m4", "end"]);
-    witness.agrees_with("hanako", &hanako.ids(), &[]).await;
+    place.agrees(&witness, "hanako", &hanako.ids(), &[]).await;
     check::nothing_wrong(&hanako);
-    witness.agrees_with("taro", &taro.ids(), &[]).await;
+    place.agrees(&witness, "taro", &taro.ids(), &[]).await;
 }
 
 async fn three_tabs_are_one_member_until_the_last_is_closed(store: Store) {
@@ -290,14 +276,14 @@ async fn a_client_that_stops_reading_is_closed_and_delays_nobody(store: Store) {
         }
     };
     assert_eq!(code, 4008);
-    witness.agrees_with("slow", &seen, &[]).await;
+    place.agrees(&witness, "slow", &seen, &[]).await;
     let last = seen[seen.len() - 1].to_string();
     let back = dyno.join_with("lobby", "slow", &token, Some(&last)).await;
     // The outbox may hold more than the history. Then the client cannot resume, and gets a gap.
     let gap = back.welcome["gap"] == true;
     let gaps: Vec<Id> = back.ids().into_iter().take(usize::from(gap)).collect();
     seen.extend(back.ids());
-    witness.agrees_with("slow", &seen, &gaps).await;
+    place.agrees(&witness, "slow", &seen, &gaps).await;
 }
 
 async fn many_short_visits_leave_nothing_behind(store: Store) {

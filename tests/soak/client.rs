@@ -100,9 +100,7 @@ impl Client {
                 // From now on: others may see that the user left before its own socket is closed.
                 self.user.borrow_mut().gone = Some(Instant::now());
                 self.model.leave().await;
-                let life = &mut self.user.borrow_mut().life;
-                life.connected = false;
-                life.own.iter_mut().for_each(|own| own.given_up = true);
+                self.user.borrow_mut().life.connected = false;
                 return ControlFlow::Break(());
             }
             970..980 => self.black_hole().await,

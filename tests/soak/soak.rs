@@ -97,10 +97,7 @@ async fn main() -> ExitCode {
 }
 
 async fn soak(flags: Flags) -> usize {
-    let Flags {
-        seconds, clients, ..
-    } = flags;
-    let (seed, dynos) = (flags.seed, flags.dynos);
+    let (seed, seconds, dynos, clients) = (flags.seed, flags.seconds, flags.dynos, flags.clients);
     println!("seed={seed} seconds={seconds} dynos={dynos} clients={clients}");
     let sim = Simulation::start(flags).await;
     spawn_local(verify::record_streams(sim.clone()));
@@ -157,7 +154,7 @@ fn not_at_rest(sim: &Simulation) -> Vec<String> {
         } else if life.redis_down {
             unsettled.push(format!("{name} sees that Redis is down"));
         }
-        if let Some(own) = life.own.iter().find(|own| own.is_pending()) {
+        for own in life.own.iter().filter(|own| own.id.is_none()) {
             unsettled.push(format!("{name} has no acknowledgement for {}", own.cid));
         }
         let (last, newest) = (life.last, sim.newest(&user.room));

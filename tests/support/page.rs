@@ -32,14 +32,6 @@ pub struct Own {
     typed: Instant,
     /// The acknowledgement came, with this id.
     pub id: Option<Id>,
-    /// The user left before the acknowledgement came.
-    pub given_up: bool,
-}
-
-impl Own {
-    pub fn is_pending(&self) -> bool {
-        self.id.is_none() && !self.given_up
-    }
 }
 
 /// Everything that a page has seen and done, and what of it was wrong.
@@ -185,7 +177,6 @@ impl Life {
             cid: cid.into(),
             typed: Instant::now(),
             id: None,
-            given_up: false,
         });
     }
 
