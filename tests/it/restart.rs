@@ -17,15 +17,16 @@ async fn members_on(dyno: &Dyno, who: &str, count: usize) -> Vec<Client> {
 
 /// The dyno refuses new connections, closes every client with 1012, and ends. The signal may come again: one Ctrl-C can
 /// arrive as several SIGINTs, from the terminal and from a process manager.
-async fn stops_at_once(dyno: &mut Dyno, signal: Signal, clients: &mut [Client]) {
+async fn stops_at_once(case: &str, dyno: &mut Dyno, signal: Signal, clients: &mut [Client]) {
     let asked = Instant::now();
     dyno.signal(signal);
     let refused = async || match TcpStream::connect(dyno.addr()).await {
         Err(_) => Ok(()),
         Ok(_) => Err("accepted"),
     };
-    eventually("new connections are refused", SECOND, refused).await;
-    assert!(dyno.is_running(), "it is still closing connections");
+    let what = format!("{case}: new connections are refused");
+    eventually(&what, SECOND, refused).await;
+    assert!(dyno.is_running(), "{case}: it is still closing");
     for _ in 0..5 {
         dyno.signal(signal);
         sleep(SECOND / 10).await;
@@ -33,7 +34,7 @@ async fn stops_at_once(dyno: &mut Dyno, signal: Signal, clients: &mut [Client]) 
     for client in clients {
         let left = (CLOSES_WITHIN + SECOND / 2).saturating_sub(asked.elapsed());
         let reason = client.closed_after_all_within(1012, left).await;
-        assert!(!reason.is_empty(), "a page can show the reason");
+        assert!(!reason.is_empty(), "{case}: a page shows the reason");
     }
     let left = EXITS_WITHIN.saturating_sub(asked.elapsed());
     dyno.exits_with_0(left).await;
@@ -167,7 +168,7 @@ async fn without_grace_without_redis_and_on_sigint_members_are_closed_at_once() 
                 member.expect_redis("down", REDIS_KNOWN_WITHIN).await;
             }
         }
-        stops_at_once(&mut world.dyno, signal, &mut members).await;
+        stops_at_once(case, &mut world.dyno, signal, &mut members).await;
         for member in members {
             assert!(member.frames("move").is_empty(), "{}", member.context());
         }
@@ -183,7 +184,8 @@ async fn sigint_during_a_move_closes_at_once() {
     for member in &mut members {
         member.expect_move().await;
     }
-    stops_at_once(&mut world.dyno, Signal::SIGINT, &mut members).await;
+    let case = "during a move";
+    stops_at_once(case, &mut world.dyno, Signal::SIGINT, &mut members).await;
 }
 
 #[tokio::test]
