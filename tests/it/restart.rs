@@ -1,5 +1,5 @@
-//! SIGTERM: a dyno asks its pages to move, serves them until they have moved, and then ends. Pages have a connection all
-//! the time, and lose nothing.
+//! SIGTERM and SIGINT, as plain clients see them: a dyno asks its members to move, serves them until they have moved, and
+//! then ends. What the page does is in `browser/moving.rs`.
 
 use crate::dynos::pair;
 use crate::support::prelude::*;

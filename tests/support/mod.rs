@@ -4,7 +4,7 @@
 //! `redis-server` on a free port; both end with the test. A test waits for facts, with a time limit; when the time
 //! is over, it fails and prints what it saw.
 
-// The tests, the soak and its modes each use a part of this.
+// The tests, the soak and the benchmarks each use a part of this.
 #![allow(dead_code, unused_imports, unused_macros)]
 
 pub mod broken_frames;
