@@ -22,8 +22,9 @@ fn names(crowd: &Crowd) -> Vec<&str> {
 
 // ---- dynos
 
+/// In 40 s every page reaches the longest pause between two tries: a longer outage would only repeat it.
 #[tokio::test]
-async fn pages_come_back_after_all_dynos_were_down_for_longer_than_a_lease() {
+async fn pages_come_back_after_all_dynos_were_down_for_forty_seconds() {
     let redis = Redis::start(&[]).await;
     let (mut dynos, crowd) = crowd_on_two_dynos(&redis, 20).await;
     crowd.everyone_talks("before").await;
@@ -32,7 +33,7 @@ async fn pages_come_back_after_all_dynos_were_down_for_longer_than_a_lease() {
         dyno.kill().await;
     }
     crowd.everyone_talks("while all are down").await;
-    sleep(LEASE + SECOND).await;
+    sleep(40 * SECOND).await;
     for dyno in &mut dynos {
         dyno.restart().await;
     }
