@@ -349,8 +349,8 @@ static ENDINGS: LazyLock<Vec<Ending>> = LazyLock::new(|| {
         ("a Close".to_string(), Some(1000), close),
     ];
     for (name, code, bytes) in broken_frames() {
-        // A flood (4429) is detected by the session, not by the reader.
-        if code != 4429 {
+        // The session detects bad messages (4400) and floods (4429), not the reader.
+        if code < 4000 {
             endings.push((name, Some(code), bytes));
         }
     }

@@ -1,7 +1,7 @@
-//! Every broken frame that the tests send, and the code of the Close that must answer it (RFC 6455 §7.4.1; 4429 is the
-//! chat's own code for a flood). And texts that are no frame of the chat.
+//! Every broken frame that the tests send, and the code of the Close that must answer it (RFC 6455 §7.4.1; 4400 and 4429
+//! are the chat's own codes for bad messages and for a flood). And texts that are no frame of the chat.
 
-use super::facts::MAX_FRAME;
+use super::facts::{BAD_MESSAGES, MAX_FRAME};
 use super::raw::{
     BINARY, CLOSE, CONTINUE, PING, PONG, TEXT, claimed_length, close_payload, fragment, frame,
     odd_frame,
@@ -95,6 +95,11 @@ pub fn broken_frames() -> Vec<Broken> {
     for length in [max + 1, 65_536, 1 << 31, 1 << 40, (1 << 63) - 1, any] {
         table.push((format!("length {length}"), 1009, claimed_length(length)));
     }
+    for texts in bad_messages().windows(BAD_MESSAGES) {
+        let frames: Vec<_> = texts.iter().map(|text| frame(TEXT, text)).collect();
+        let name = format!("bad messages: {:.200}", texts.join(" "));
+        table.push((name, 4400, frames.concat()));
+    }
     table
 }
 
@@ -107,7 +112,7 @@ pub fn ping_of_length(length: usize) -> String {
 }
 
 /// Texts that are no frame of the chat. The first of these lines is empty.
-const BAD_MESSAGES: &str = r#"
+const TEXTS: &str = r#"
 hello
 []
 null
@@ -132,7 +137,7 @@ null
 /// Three of these close a connection.
 pub fn bad_messages() -> Vec<String> {
     let brackets = "[".repeat(200) + &"]".repeat(200);
-    let mut texts: Vec<String> = BAD_MESSAGES.lines().map(String::from).collect();
+    let mut texts: Vec<String> = TEXTS.lines().map(String::from).collect();
     texts.extend([
         "\u{feff}{\"kind\":\"ping\"}".to_string(),
         "{\"kind\":\"talk\",\"message\":\"a\0b\",\"cid\":\"c\"}".to_string(),

@@ -3,7 +3,7 @@
 //! A task reads the socket (and so answers Pings) and records everything in a journal; `expect_…` walks along it.
 //! Ids that do not rise and a second welcome fail the test that sees them.
 
-use super::facts::{ASKED_TO_MOVE_WITHIN, BAD_MESSAGES, BUSY_RETRY_MS};
+use super::facts::{ASKED_TO_MOVE_WITHIN, BUSY_RETRY_MS};
 use super::{Dyno, PATIENCE, World, check};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
@@ -528,15 +528,6 @@ impl Client {
     pub async fn expect_pong(&mut self, payload: &[u8]) {
         let pong = |heard: &Heard| (*heard == Heard::Pong(payload.to_vec())).then_some(());
         self.walk("a Pong", PATIENCE, pong).await;
-    }
-
-    /// Three times the error `bad_message`, then Close 4400.
-    pub async fn expect_three_bad_messages(&mut self, what: &str) {
-        for time in 1..=BAD_MESSAGES {
-            let error = self.expect_kind("error").await;
-            assert_eq!(error["code"], "bad_message", "time {time} for {what}");
-        }
-        self.expect_close(4400).await;
     }
 
     /// Reads the journal from the cursor to the first entry that is `wanted`, and moves the cursor past it.
