@@ -10,7 +10,7 @@ use crate::support::check::{Base, becomes};
 use crate::support::prelude::*;
 use crate::support::proxy::narrow_socket;
 use crate::support::raw::{CLOSE, End, PING, PONG, TEXT, close_payload, fragment, frame};
-use abuse::{AbuseTest, BYSTANDERS, attack, connections, cpu};
+use abuse::{AbuseTest, BYSTANDERS, attack, cpu};
 use std::net::SocketAddr;
 use std::process::Command;
 use tokio::io::AsyncWriteExt;
@@ -202,7 +202,7 @@ async fn a_full_dyno_refuses_newcomers_and_serves_its_members() {
     const SILENT: usize = 64; // the dyno allows this many sockets beside the WebSockets
     let test = AbuseTest::start(&[("MAX_CONNECTIONS", &MAX.to_string())]).await;
     let dyno = &test.dyno;
-    connections(dyno, BYSTANDERS).await;
+    dyno.health_becomes("connections", BYSTANDERS).await;
     let mut members = vec![];
     for n in 0..MAX - BYSTANDERS {
         members.push(dyno.join("lobby", &format!("n{n}")).await);
@@ -358,7 +358,8 @@ async fn unread_welcomes_share_the_history_and_end_with_4008() {
         for n in 0..READERS {
             stuck.push(stuck_reader(dyno.addr(), "lobby", &format!("{round} {n}")).await);
         }
-        connections(dyno, BYSTANDERS + 1 + READERS).await;
+        let all = BYSTANDERS + 1 + READERS;
+        dyno.health_becomes("connections", all).await;
         // When the memory has stopped growing, the outboxes hold all that the dyno sends.
         let mut last = 0;
         while dyno.rss_kb() > last + 500 {
@@ -374,7 +375,8 @@ async fn unread_welcomes_share_the_history_and_end_with_4008() {
         for close in join_all(closes).await {
             assert_eq!(close, (4008, "too_slow".into()));
         }
-        connections(dyno, BYSTANDERS + 1).await;
+        sleep(WRITE_DEADLINE).await; // until those who do not even read the Close are dropped
+        dyno.health_becomes("connections", BYSTANDERS + 1).await;
     }
     drop(turn); // the rest is waiting
     talker.quit().await;

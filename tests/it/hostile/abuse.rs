@@ -1,7 +1,7 @@
 //! An abuse test: a dyno under attack while bystanders talk to each other. It measures what the attack costs the
 //! bystanders in time, and the dyno in memory and descriptors.
 
-use crate::support::check::{Base, becomes};
+use crate::support::check::Base;
 use crate::support::prelude::*;
 use futures_util::{StreamExt, future::ready, stream};
 use std::fs;
@@ -19,8 +19,6 @@ pub const BYSTANDERS: usize = 10;
 const PAUSE: Duration = Duration::from_millis(50);
 /// Messages of bystanders that must fall into an attack: with fewer, their delays prove nothing.
 const MIN_TALKS: usize = 30;
-/// A person notices a longer delay. It is only counted and printed.
-const NOTICEABLE: Duration = Duration::from_millis(50);
 /// A longer delay fails the test, also on a busy machine.
 const TOO_LONG: Duration = Duration::from_secs(1);
 /// Attackers that run at a time.
@@ -63,7 +61,7 @@ impl AbuseTest {
             let runtime = runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(talk(addr, &theirs))
         });
-        connections(&dyno, BYSTANDERS).await;
+        dyno.health_becomes("connections", BYSTANDERS).await;
         let base = Base::of(&dyno).await;
         // From now on the kernel records the peak of the resident memory (proc(5), clear_refs).
         fs::write(format!("/proc/{}/clear_refs", dyno.pid()), "5").expect("our own child");
@@ -111,9 +109,21 @@ impl AbuseTest {
         self.bystanders.join().expect("they talk until the end");
         let delays = self.shared.delays.lock().unwrap();
         let delays = &delays[..n.min(delays.len())];
-        let [talks, control] = [0, 1].map(|of| Delays::of(delays.iter().map(|pair| pair[of])));
+        let n = delays.len();
+        assert!(n >= MIN_TALKS, "{what}: only {n} messages of bystanders");
+        let [talks, control] = [0, 1].map(|of| {
+            let mut sorted: Vec<Duration> = delays.iter().map(|pair| pair[of]).collect();
+            sorted.sort_unstable();
+            sorted
+        });
+        // The median, the 90th and the 99th percentile, and the longest.
+        let summary = |sorted: &[Duration]| {
+            [50, 90, 99, 100].map(|percent| sorted[(n * percent / 100).min(n - 1)])
+        };
+        let (waited, of_control) = (summary(&talks), summary(&control));
         println!(
-            "measured: {what}: {cases} cases; bystanders: {talks}; control: {control}; memory: {} kB before, {} at most, {} after",
+            "measured: {what}: {cases} cases; {n} messages of bystanders: {waited:.1?}; control: {of_control:.1?}; \
+             memory: {} kB before, {} at most, {} after",
             self.rss_kb,
             self.dyno.peak_kb(),
             self.dyno.rss_kb(),
@@ -121,14 +131,12 @@ impl AbuseTest {
         let log = self.dyno.log();
         assert!(!log.contains("panicked"), "{log}");
         assert!(self.dyno.is_running());
-        let n = talks.0.len();
-        assert!(n >= MIN_TALKS, "{what}: only {n} messages of bystanders");
-        let limit = TOO_LONG.max(5 * control.quantile(99));
-        let most = talks.quantile(90);
-        assert!(most < limit, "{what}: {talks}; control: {control}");
+        let limit = TOO_LONG.max(5 * of_control[2]);
+        let most = waited[1];
+        assert!(most < limit, "{what}: {waited:?}; control: {of_control:?}");
         // Few messages fall into a long stall, so it hardly moves a quantile: its share of the time counts, too.
-        let stalled: Duration = talks.0.iter().filter(|delay| **delay > limit).sum();
-        let time = talks.0.iter().sum::<Duration>() + PAUSE * n as u32;
+        let stalled: Duration = talks.iter().filter(|delay| **delay > limit).sum();
+        let time = talks.iter().sum::<Duration>() + PAUSE * n as u32;
         let few_stalls = stalled < time / 2;
         assert!(few_stalls, "{what}: stalled {stalled:?} of {time:?}");
     }
@@ -172,34 +180,6 @@ async fn echo_server() -> TcpStream {
     TcpStream::connect(addr).await.expect("the echo server")
 }
 
-/// How long round trips took, sorted.
-struct Delays(Vec<Duration>);
-
-impl Delays {
-    fn of(delays: impl Iterator<Item = Duration>) -> Delays {
-        let mut delays: Vec<Duration> = delays.collect();
-        delays.sort_unstable();
-        Delays(delays)
-    }
-
-    fn quantile(&self, percent: usize) -> Duration {
-        let place = self.0.len() * percent / 100;
-        self.0.get(place).copied().unwrap_or_default()
-    }
-}
-
-impl std::fmt::Display for Delays {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        let slow = self.0.iter().filter(|delay| **delay > NOTICEABLE).count();
-        let (p50, p99) = (self.quantile(50), self.quantile(99));
-        let (max, n) = (self.0.last().copied().unwrap_or_default(), self.0.len());
-        write!(
-            f,
-            "p50 {p50:.1?}, p99 {p99:.1?}, max {max:.1?}, {slow} of {n} over {NOTICEABLE:?}"
-        )
-    }
-}
-
 /// Processor time that the process has used.
 pub fn cpu(dyno: &Dyno) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{}/stat", dyno.pid())).expect("our own child");
@@ -207,13 +187,4 @@ pub fn cpu(dyno: &Dyno) -> Duration {
     let fields: Vec<&str> = fields.split(' ').collect();
     let ticks = |n: usize| fields[n].parse::<u32>().expect("a number of ticks");
     (ticks(11) + ticks(12)) * Duration::from_millis(10)
-}
-
-/// Waits until this many connections are open, as the dyno itself counts them.
-pub async fn connections(dyno: &Dyno, wanted: usize) {
-    let what = "this many connections are open";
-    becomes(what, 5 * PATIENCE, json!(wanted), async || {
-        dyno.health().await["connections"].clone()
-    })
-    .await;
 }
