@@ -63,11 +63,6 @@ impl Answer {
             .unwrap_or_else(|| panic!("no {name} in {} {:?}", self.status, self.headers))
     }
 
-    /// Tokens in headers are compared without case.
-    pub fn header_is(&self, name: &str, value: &str) -> bool {
-        self.expect_header(name).eq_ignore_ascii_case(value)
-    }
-
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("the body is UTF-8")
     }
@@ -236,7 +231,7 @@ impl Raw {
         let Some((answer, _)) = parse_head(&bytes) else {
             panic!("the head is not complete: {shown}");
         };
-        assert!(answer.header_is("Connection", "close"), "{shown}");
+        assert_eq!(answer.expect_header("Connection"), "close", "{shown}");
         let claimed = answer.header("Content-Length");
         let claimed = claimed.map(|l| l.parse::<usize>().expect("a length is a number"));
         if request.starts_with("HEAD") || answer.status == 304 {
