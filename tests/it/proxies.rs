@@ -91,14 +91,14 @@ async fn a_chat_passes(program: &str) {
     dyno.health_becomes("connections", 0).await;
     let request = head("GET /", &proxy.host(), &["Connection: close"]);
     let page = http(proxy.addr, &request).await;
-    assert_eq!(page.status, 200, "{}", page.text());
+    assert_eq!(page.status, 200, "{program}: {}", page.text());
     let policy = page.expect_header("Content-Security-Policy");
-    assert!(policy.contains(&proxy.host()), "{policy}");
+    assert!(policy.contains(&proxy.host()), "{program}: {policy}");
 
     let mut hanako = Client::connect(proxy.addr).await;
-    hanako.join("lobby", "花子", &token(), None).await;
+    hanako.join(program, "花子", &token(), None).await;
     let mut taro = Client::connect(proxy.addr).await;
-    taro.join("lobby", "太郎", &token(), None).await;
+    taro.join(program, "太郎", &token(), None).await;
     hanako.say("before").await;
     taro.hears("before").await;
 
@@ -106,31 +106,21 @@ async fn a_chat_passes(program: &str) {
     let request = upgrade_head(&proxy.host(), &[&forwarded("203.0.113.9")]);
     let mut jiro = Raw::request(proxy.addr, request).await;
     jiro.switched().await;
-    assert_eq!(jiro.json().await["code"], "busy");
+    assert_eq!(jiro.json().await["code"], "busy", "{program}");
 
     sleep(SILENCE + 15 * SECOND).await;
     taro.say("after").await;
     hanako.hears("after").await;
     for client in [&hanako, &taro] {
-        assert_eq!(client.count_heard(Heard::is_end), 0);
+        assert_eq!(client.count_heard(Heard::is_end), 0, "{program}");
     }
     let log = dyno.log();
-    assert!(!log.contains("hint="), "{log}");
+    assert!(!log.contains("hint="), "{program}: {log}");
 }
 
 #[tokio::test]
-async fn a_chat_passes_nginx_as_documented() {
-    a_chat_passes("nginx").await;
-}
-
-#[tokio::test]
-async fn a_chat_passes_caddy_as_documented() {
-    a_chat_passes("caddy").await;
-}
-
-#[tokio::test]
-async fn a_chat_passes_haproxy_as_documented() {
-    a_chat_passes("haproxy").await;
+async fn a_chat_passes_nginx_caddy_and_haproxy_as_documented() {
+    join_all(["nginx", "caddy", "haproxy"].map(a_chat_passes)).await;
 }
 
 #[tokio::test]
