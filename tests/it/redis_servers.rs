@@ -336,11 +336,6 @@ async fn a_failover_that_loses_nothing_is_no_gap() {
 
 // ---- short of memory
 
-/// As long as a message may be: 1,000 code points of four bytes.
-fn longest() -> String {
-    "\u{1f4ac}".repeat(1_000)
-}
-
 #[tokio::test]
 async fn a_memory_limit_without_eviction_is_logged_once_with_what_helps() {
     let rows = [
@@ -371,7 +366,7 @@ async fn a_stream_of_the_longest_messages_is_bounded_in_bytes() {
     let (a, b, redis) = pair().await;
     let (hanako, taro) = hanako_and_taro(&a, &b).await;
     let mut talkers = [hanako, taro];
-    let longest = longest();
+    let longest = "😀".repeat(MAX_MESSAGE);
     let short = "x".repeat(10);
     for (what, text, count) in [("longest", &longest, 100), ("short", &short, 1_500)] {
         for n in 0..count {
@@ -410,7 +405,7 @@ async fn a_visitor_who_fills_rooms_silences_nobody_where_redis_evicts() {
         let line = stats.lines().find_map(|l| l.strip_prefix("evicted_keys:"));
         line.and_then(|n| n.parse::<u64>().ok()).expect("a number")
     };
-    let text = longest();
+    let text = "😀".repeat(MAX_MESSAGE);
     let fill = async |n: usize| {
         let mut rooms = 0;
         while rooms == 0 || evicted() <= EVICTED {

@@ -444,7 +444,8 @@ impl Client {
 
     /// The dyno is stopping, and asks this client to move. The other pages may be asked first.
     pub async fn expect_move(&mut self) {
-        self.expect_within("move", ASKED_TO_MOVE_WITHIN).await;
+        let within = ASKED_TO_MOVE_WITHIN;
+        self.expect_any_within(&["move"], within).await;
         self.asked_to_move = true;
     }
 
@@ -461,11 +462,7 @@ impl Client {
 
     /// The next frame of this kind. Only frames that may come at any moment are skipped: `members` and `tick`.
     pub async fn expect_kind(&mut self, kind: &str) -> Value {
-        self.expect_within(kind, PATIENCE).await
-    }
-
-    pub async fn expect_within(&mut self, kind: &str, within: Duration) -> Value {
-        self.expect_any_within(&[kind], within).await
+        self.expect_any_within(&[kind], PATIENCE).await
     }
 
     /// The next frame of one of these kinds.
@@ -477,7 +474,7 @@ impl Client {
 
     /// The next frame says that Redis is `up` or `down`.
     pub async fn expect_redis(&mut self, status: &str, within: Duration) {
-        let frame = self.expect_within("status", within).await;
+        let frame = self.expect_any_within(&["status"], within).await;
         assert_eq!(frame["redis"], status, "{}", self.context());
     }
 
@@ -682,7 +679,6 @@ pub fn is_unprompted(frame: &Value) -> bool {
 
 async fn read(mut incoming: SplitStream<Socket>, journal: watch::Sender<Journal>) {
     let start = Instant::now();
-    let mut closed = false;
     loop {
         let heard = match incoming.next().await {
             Some(Ok(Message::Text(text))) => match serde_json::from_str(&text) {
@@ -692,16 +688,13 @@ async fn read(mut incoming: SplitStream<Socket>, journal: watch::Sender<Journal>
             Some(Ok(Message::Ping(_))) => Heard::Ping,
             Some(Ok(Message::Pong(payload))) => Heard::Pong(payload.to_vec()),
             Some(Ok(Message::Close(close))) => {
-                closed = true;
                 let close = close.map(|c| (c.code.into(), c.reason.to_string()));
                 let (code, reason) = close.unwrap_or((1005, String::new()));
                 Heard::Close(code, reason)
             }
             Some(Ok(other)) => Heard::Broken(format!("an unexpected frame {other:?}")),
-            None | Some(Err(Error::ConnectionClosed)) => Heard::Eof,
-            Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) if !closed => {
-                Heard::Eof
-            }
+            None | Some(Err(Error::ConnectionClosed)) => Heard::Eof, // after a Close
+            Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => Heard::Eof,
             Some(Err(e)) => Heard::Broken(e.to_string()),
         };
         let ended = matches!(heard, Heard::Eof | Heard::Broken(_));
