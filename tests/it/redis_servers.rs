@@ -66,26 +66,16 @@ async fn two_apps_on_two_databases_of_one_redis_do_not_hear_each_other() {
     let mut a = dynos[0].join("lobby", "hanako").await;
     let mut b = dynos[1].join("lobby", "hanako").await; // the same name: names are apart, too
     let mut other_a = dynos[2].join("lobby", "taro").await;
-    let talk = async |client: &mut Client, app: &str| {
-        for n in 0..TALKS {
-            client.talk(&format!("{app} {n}")).await;
-            sleep(SECOND / 100).await;
-        }
-        for n in 0..TALKS {
-            client.hears(&format!("{app} {n}")).await; // and nothing in between
-        }
-    };
-    tokio::join!(talk(&mut a, "a"), talk(&mut b, "b"));
-    for n in 0..TALKS {
-        other_a.hears(&format!("a {n}")).await;
+    // Each of them hears its own messages, and nothing in between.
+    let (said_in_a, said_in_b) = tokio::join!(a.say_many(TALKS), b.say_many(TALKS));
+    for said in &said_in_a {
+        assert_eq!(other_a.expect_kind("talk").await, *said);
     }
     a.expect_members(&["hanako", "taro"]).await;
     b.expect_members(&["hanako"]).await;
-    for (dyno, app) in [(&dynos[0], "a"), (&dynos[1], "b")] {
+    for (dyno, said) in [(&dynos[0], said_in_a), (&dynos[1], said_in_b)] {
         let newcomer = dyno.join("lobby", "jiro").await;
-        let newest: Vec<_> = (TALKS - NEWCOMER..TALKS).collect();
-        let texts: Vec<_> = newest.iter().map(|n| format!("{app} {n}")).collect();
-        assert_eq!(newcomer.history(), texts);
+        newcomer.welcomed_with(json!({"history": said[TALKS - NEWCOMER..]}));
     }
 }
 
