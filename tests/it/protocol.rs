@@ -421,19 +421,12 @@ async fn a_name_belongs_to_its_token_until_its_last_tab_quits(store: Store) {
     let hanako = world.join("花子").await;
     world.name_is_taken("花子").await;
     taro.expect_members(&["太郎", "花子"]).await;
-    let mut tab = world.resume("花子", &hanako.token, None).await;
+    let tab = world.resume("花子", &hanako.token, None).await;
     assert_eq!(tab.members().1, 2, "two tabs are one member");
-    let (token, _) = hanako.vanish().await;
-    world.name_is_taken("花子").await; // although its first connection is gone
-    let mut back = world.resume("花子", &token, None).await;
-    back.say("again").await;
-    tab.hears("again").await;
-    tab.saw_no_change_since(0);
     tab.quit().await;
     world.name_is_taken("花子").await;
     taro.saw_no_change_since(1);
-    back.quit().await;
-    taro.hears("again").await;
+    hanako.quit().await;
     taro.expect_members(&["太郎"]).await;
     for _ in 0..3 {
         world.join("花子").await.quit().await; // a new token each time
