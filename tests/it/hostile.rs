@@ -27,24 +27,19 @@ const HEAD_DEADLINE: Duration = JOIN_DEADLINE;
 async fn broken_frames_and_bad_messages_end_the_connection_they_came_on() {
     let rows = broken_frames().len();
     // Ten rounds; every other one joins first.
-    attack(
-        "broken frames and bad messages",
-        10 * rows,
-        10_000,
-        async |dyno, n| {
-            let (what, code, bytes) = broken_frames().swap_remove(n % rows);
-            let mut raw = match n / rows % 2 {
-                0 => Raw::websocket(dyno).await,
-                _ => Raw::joined(dyno, &format!("room {}", n % 9), &format!("n{n}")).await,
-            };
-            raw.send(bytes).await;
-            // Unread bytes must not turn the Close into a reset.
-            let more = frame(TEXT, ping_of_length(30)).repeat(fastrand::usize(..999));
-            raw.send(more).await;
-            let (seen, reason) = raw.closed(PATIENCE).await; // also checks that a FIN follows
-            assert_eq!(seen, code, "{what}, closed with {reason}");
-        },
-    )
+    attack("broken frames", 10 * rows, 10_000, async |dyno, n| {
+        let (what, code, bytes) = broken_frames().swap_remove(n % rows);
+        let mut raw = match n / rows % 2 {
+            0 => Raw::websocket(dyno).await,
+            _ => Raw::joined(dyno, &format!("room {}", n % 9), &format!("n{n}")).await,
+        };
+        raw.send(bytes).await;
+        // Unread bytes must not turn the Close into a reset.
+        let more = frame(TEXT, ping_of_length(30)).repeat(fastrand::usize(..999));
+        raw.send(more).await;
+        let (seen, reason) = raw.closed(PATIENCE).await; // also checks that a FIN follows
+        assert_eq!(seen, code, "{what}, closed with {reason}");
+    })
     .await;
 }
 
