@@ -24,7 +24,7 @@ pub fn entries(rows: Vec<(String, Vec<String>)>) -> Vec<Entry> {
         let body: Value = serde_json::from_str(&fields[1]).unwrap_or_default();
         let word = |field: &str| body[field].as_str().unwrap_or("?").to_string();
         Entry {
-            id: id.parse().expect("a stream entry has an id"),
+            id: Id::parse(&id),
             cid: word("cid"),
             user: word("user"),
         }

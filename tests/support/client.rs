@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use std::cell::Cell;
 use std::fmt;
 use std::net::SocketAddr;
-use std::str::FromStr;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -29,16 +28,6 @@ pub type Socket = WebSocketStream<TcpStream>;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id(pub u64, pub u64);
 
-impl FromStr for Id {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Id, String> {
-        let parts = text.split_once('-');
-        let id = parts.and_then(|(ms, seq)| Some(Id(ms.parse().ok()?, seq.parse().ok()?)));
-        id.ok_or_else(|| format!("{text:?} is not an id"))
-    }
-}
-
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "{}-{}", self.0, self.1)
@@ -46,10 +35,15 @@ impl fmt::Display for Id {
 }
 
 impl Id {
+    pub fn parse(text: &str) -> Id {
+        let parts = text.split_once('-');
+        let id = parts.and_then(|(ms, seq)| Some(Id(ms.parse().ok()?, seq.parse().ok()?)));
+        id.unwrap_or_else(|| panic!("{text:?} is not an id"))
+    }
+
     /// The id in this field of a frame.
     pub fn of(frame: &Value, field: &str) -> Id {
-        let id = text(frame, field).parse();
-        id.unwrap_or_else(|why| panic!("{why}: {frame}"))
+        Id::parse(text(frame, field))
     }
 }
 
