@@ -4,6 +4,8 @@
 use crate::support::check::Base;
 use crate::support::prelude::*;
 use futures_util::{StreamExt, future::ready, stream};
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
 use std::fs;
 use std::net::{self, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -182,9 +184,7 @@ async fn echo_server() -> TcpStream {
 
 /// Processor time that the process has used.
 pub fn cpu(dyno: &Dyno) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", dyno.pid())).expect("our own child");
-    let (_, fields) = stat.rsplit_once(") ").expect("fields after the name");
-    let fields: Vec<&str> = fields.split(' ').collect();
-    let ticks = |n: usize| fields[n].parse::<u32>().expect("a number of ticks");
-    (ticks(11) + ticks(12)) * Duration::from_millis(10)
+    let clock = clock_getcpuclockid(Pid::from_raw(dyno.pid() as i32));
+    let time = clock_gettime(clock.expect("our own child"));
+    time.expect("its clock can be read").into()
 }
