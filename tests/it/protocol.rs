@@ -32,8 +32,7 @@ on_both_stores!(
     a_list_of_members_is_cut_at_its_maximum_but_the_count_is_exact,
     // frames that a page must not send
     the_third_bad_message_closes_the_connection,
-    a_second_join_and_a_talk_before_the_join_are_closed_with_4400,
-    a_connection_that_does_not_join_in_time_is_closed,
+    a_second_join_a_late_join_and_a_talk_before_the_join_end_the_connection_with_4400,
     unusual_frames_are_accepted_and_pings_answered_before_and_after_the_join,
 );
 
@@ -585,8 +584,13 @@ async fn the_third_bad_message_closes_the_connection(store: Store) {
     patient.say("after two bad messages").await;
 }
 
-async fn a_second_join_and_a_talk_before_the_join_are_closed_with_4400(store: Store) {
+async fn a_second_join_a_late_join_and_a_talk_before_the_join_end_the_connection_with_4400(
+    store: Store,
+) {
     let world = World::start(store, &[]).await;
+    let start = Instant::now();
+    let mut silent = world.dyno.connect().await;
+    let mut pinging = world.dyno.connect().await;
     let mut hanako = world.join("花子").await;
     let again = join_frame("lobby", "花子", &hanako.token, None);
     hanako.send(again).await;
@@ -596,13 +600,7 @@ async fn a_second_join_and_a_talk_before_the_join_are_closed_with_4400(store: St
     eager.closed_after_all(4400).await;
     let newcomer = world.join("太郎").await;
     newcomer.welcomed_with(json!({"history": []}));
-}
 
-async fn a_connection_that_does_not_join_in_time_is_closed(store: Store) {
-    let world = World::start(store, &[]).await;
-    let start = Instant::now();
-    let mut silent = world.dyno.connect().await;
-    let mut pinging = world.dyno.connect().await;
     for _ in 0..4 {
         pinging.settle().await; // a ping is not a join
         sleep(JOIN_DEADLINE / 5).await;
