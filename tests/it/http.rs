@@ -201,7 +201,6 @@ async fn a_thousand_incomplete_long_heads_take_little_memory_and_delay_nobody() 
     let _descriptors = descriptors(HEADS as u32 + 100).await;
     let dyno = Dyno::start(&[("MAX_CONNECTIONS", "2000")]).await;
     let before = dyno.rss_kb();
-    let start = Instant::now();
     let incomplete = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(30_000));
     let heads = (0..HEADS).map(|_| Raw::request(dyno.addr(), &incomplete));
     let mut heads = join_all(heads).await;
@@ -214,8 +213,7 @@ async fn a_thousand_incomplete_long_heads_take_little_memory_and_delay_nobody() 
     assert!(grown < 20_000, "{grown} kB");
     // A long head waits until the incomplete ones are cut.
     let long = format!("Cookie: {}", "x".repeat(8_100));
-    let served = get(&dyno, "/", &[&long]).await;
-    assert_eq!(served.status, 200, "after {:?}", start.elapsed());
+    assert_eq!(get(&dyno, "/", &[&long]).await.status, 200);
     for raw in &mut heads {
         let cut = raw.answer_to("GET", 2 * JOIN_DEADLINE).await;
         assert_eq!(cut.status, 408);
@@ -276,8 +274,7 @@ async fn plain_http_is_redirected_to_https_where_the_platform_sets_dyno() {
 // ---- origins
 
 #[tokio::test]
-async fn only_the_own_page_and_allowed_origins_may_open_a_socket_and_a_refused_one_is_logged_once()
-{
+async fn a_socket_opens_only_from_the_own_page_or_an_allowed_origin_and_others_are_logged_once() {
     let allowed = "https://friend.example,https://other.example:8443, HTTPS://Shop.Example:443,http://[2001:DB8::1]:80";
     let dyno = Dyno::start(&[("ALLOWED_ORIGINS", allowed)]).await;
     // A status, a host, and origins.

@@ -13,9 +13,8 @@ async fn never_up(what: &str, url: &str, vars: &[(&str, &str)], words: &[&str]) 
     let dyno = Dyno::start(&[&[("REDIS_URL", url)], vars].concat()).await;
     let mut hanako = dyno.connect().await;
     hanako.expect_redis("down", PATIENCE).await;
-    hanako
-        .send(join_frame("lobby", "hanako", &token(), None))
-        .await;
+    let join = join_frame("lobby", "hanako", &token(), None);
+    hanako.send(join).await;
     hanako.expect_busy().await;
     dyno.warns_once(&[]).await;
     sleep(3 * SECOND).await;
@@ -308,11 +307,8 @@ async fn a_failover_that_loses_nothing_is_no_gap() {
     let (kept, kinds) = (cid(), ["error", "status", "talk"]);
     hanako.talk_as("kept", &kept).await;
     hanako.expect_any_within(&kinds[..2], PATIENCE).await;
-    eventually("the new master is used", 5 * SECOND, async || {
-        let used = !new.clients().is_empty();
-        used.then_some(()).ok_or(dyno.log())
-    })
-    .await;
+    let is_used = async || !new.clients().is_empty();
+    check::becomes("the new master is used", 5 * SECOND, true, is_used).await;
     dyno.has_redis().await;
     hanako.talk_as("kept", &kept).await;
     while hanako.expect_any_within(&kinds, PATIENCE).await["message"] != "kept" {}
@@ -382,7 +378,7 @@ async fn a_visitor_who_fills_rooms_silences_nobody_where_redis_evicts() {
     }
     for person in &mut people {
         person.expect_members(&names).await;
-        person.settle_loosely().await;
+        person.settle().await;
     }
     let lists: Vec<usize> = people.iter().map(Client::members_frames).collect();
     let evicted = || {

@@ -1,7 +1,7 @@
 //! An abuse test: a dyno under attack while bystanders talk to each other. It measures what the attack costs the
 //! bystanders in time, and the dyno in memory and descriptors.
 
-use crate::support::check::Base;
+use crate::support::check::{Base, becomes};
 use crate::support::prelude::*;
 use futures_util::{StreamExt, future::ready, stream};
 use nix::time::{clock_getcpuclockid, clock_gettime};
@@ -84,11 +84,8 @@ impl AbuseTest {
 
     /// Waits during an attack that only holds something, until the bystanders can be judged.
     pub async fn bystanders_have_talked(&self) {
-        eventually("the bystanders talk", 3 * PATIENCE, async || {
-            let talks = self.talks();
-            (talks >= MIN_TALKS).then_some(()).ok_or(talks)
-        })
-        .await;
+        let enough = async || self.talks() >= MIN_TALKS;
+        becomes("the bystanders talk", 3 * PATIENCE, true, enough).await;
     }
 
     /// Runs at least this many cases of an attack, and more until the bystanders can be judged. Gives their number.
