@@ -97,6 +97,8 @@ impl Heard {
 #[derive(Default)]
 struct Journal {
     heard: Vec<(Duration, Heard)>,
+    /// Every id in the order of arrival: history first. Acknowledgements of earlier talks are left out.
+    ids: Vec<Id>,
     /// The newest id of a welcome or a talk.
     last: Id,
     /// Violations of the protocol, whatever the test is about.
@@ -129,19 +131,21 @@ impl Journal {
         }
         if kind == "welcome" {
             let ids = history(frame).iter().map(|talk| Id::of(talk, "id"));
-            let ids: Vec<Id> = ids.collect();
+            self.ids = ids.collect();
             self.last = Id::of(frame, "last");
-            let reaches_last = ids.last().is_none_or(|newest| *newest == self.last);
-            if !ids.is_sorted_by(|a, b| a < b) || !reaches_last {
+            let reaches_last = self.ids.last().is_none_or(|newest| *newest == self.last);
+            if !self.ids.is_sorted_by(|a, b| a < b) || !reaches_last {
                 self.wrong.push(format!("not in order: {frame}"));
             }
         }
         if kind == "talk" {
             let id = Id::of(frame, "id");
-            if id <= self.last && !self.cids.iter().any(|cid| frame["cid"] == **cid) {
+            if id > self.last {
+                self.last = id;
+                self.ids.push(id);
+            } else if !self.cids.iter().any(|cid| frame["cid"] == **cid) {
                 self.wrong.push(format!("after {} came {frame}", self.last));
             }
-            self.last = self.last.max(id);
         }
         if kind == "welcome" || kind == "members" {
             let members = serde_json::from_value(json!([frame["users"], frame["count"]]));
@@ -635,22 +639,9 @@ impl Client {
         self.journal.borrow().last.to_string()
     }
 
-    /// Every id in the order of arrival: history first. Acknowledgements of earlier talks are left out.
+    /// Every id in the order of arrival.
     pub fn ids(&self) -> Vec<Id> {
-        let mut ids: Vec<Id> = vec![];
-        for (_, heard) in &self.journal.borrow().heard {
-            let talks = match heard {
-                Heard::Frame(frame) if frame["kind"] == "talk" => std::slice::from_ref(frame),
-                Heard::Frame(frame) if frame["kind"] == "welcome" => history(frame),
-                _ => &[],
-            };
-            for id in talks.iter().map(|talk| Id::of(talk, "id")) {
-                if ids.last().is_none_or(|newest| id > *newest) {
-                    ids.push(id);
-                }
-            }
-        }
-        ids
+        self.journal.borrow().ids.clone()
     }
 
     /// For failure messages: the name, and the last 40 entries of the journal.
