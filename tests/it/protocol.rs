@@ -25,10 +25,9 @@ on_both_stores!(
     // names and rooms
     invalid_names_and_rooms_are_refused,
     valid_names_of_many_scripts_are_accepted,
-    a_name_belongs_to_its_token_until_its_last_tab_quits,
     names_and_rooms_that_fold_alike_are_the_same,
     a_name_stays_leased_for_a_while_after_its_connection_ends,
-    members_see_who_joins_and_who_leaves,
+    members_see_who_joins_and_whose_last_tab_leaves,
     a_list_of_members_is_cut_at_its_maximum_but_the_count_is_exact,
     // frames that a page must not send
     the_third_bad_message_closes_the_connection,
@@ -409,25 +408,6 @@ async fn valid_names_of_many_scripts_are_accepted(store: Store) {
     }
 }
 
-async fn a_name_belongs_to_its_token_until_its_last_tab_quits(store: Store) {
-    let world = World::start(store, &[]).await;
-    let mut taro = world.join("太郎").await;
-    let hanako = world.join("花子").await;
-    world.name_is_taken("花子").await;
-    taro.expect_members(&["太郎", "花子"]).await;
-    let tab = world.resume("花子", &hanako.token, None).await;
-    assert_eq!(tab.members().1, 2, "two tabs are one member");
-    tab.quit().await;
-    world.name_is_taken("花子").await;
-    taro.saw_no_change_since(1);
-    hanako.quit().await;
-    taro.expect_members(&["太郎"]).await;
-    for _ in 0..3 {
-        world.join("花子").await.quit().await; // a new token each time
-    }
-    world.dyno.connect().await.quit().await; // before the join
-}
-
 async fn names_and_rooms_that_fold_alike_are_the_same(store: Store) {
     let world = World::start(store, &[]).await;
     let mut taro = world.dyno.join("Lobby", "Ｔａｒｏ").await;
@@ -477,7 +457,7 @@ async fn a_name_stays_leased_for_a_while_after_its_connection_ends(store: Store)
     world.names_are(&["太郎", "花子"]).await;
 }
 
-async fn members_see_who_joins_and_who_leaves(store: Store) {
+async fn members_see_who_joins_and_whose_last_tab_leaves(store: Store) {
     let world = World::start(store, &[]).await;
     let (two, three) = (["hanako", "taro"], ["hanako", "jiro", "taro"]);
     let soon = MEMBERS_SHOWN_WITHIN;
@@ -489,12 +469,22 @@ async fn members_see_who_joins_and_who_leaves(store: Store) {
     taro.expect_members_within(&three, soon).await;
     hanako.expect_members_within(&three, soon).await;
     world.names_are(&three).await;
+    world.name_is_taken("jiro").await;
+    let tab = world.resume("jiro", &jiro.token, None).await;
+    tab.welcomed_with(json!({"users": three, "count": 3}));
+    tab.quit().await;
+    world.name_is_taken("jiro").await;
+    taro.saw_no_change_since(2);
     jiro.quit().await;
     taro.expect_members_within(&two, soon).await;
     hanako.expect_members_within(&two, soon).await;
     let frames = taro.members_frames();
     sleep(RENEWAL + 2 * SECOND).await;
     taro.saw_no_change_since(frames); // a list is sent only when it changed
+    for _ in 0..3 {
+        world.join("jiro").await.quit().await; // a new token each time
+    }
+    world.dyno.connect().await.quit().await; // before the join
 }
 
 async fn a_list_of_members_is_cut_at_its_maximum_but_the_count_is_exact(store: Store) {
