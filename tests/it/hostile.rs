@@ -18,9 +18,6 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// A request head has as much time as a join.
-const HEAD_DEADLINE: Duration = JOIN_DEADLINE;
-
 // ---- bad input, many times
 
 #[tokio::test]
@@ -143,7 +140,7 @@ async fn slow_requests_and_slow_readers_end_at_their_deadline() {
     let test = AbuseTest::start(&[]).await;
     let addr = test.dyno.addr();
     // The attacks of slowhttptest -H, -B and -X. Each sends until just before the deadline.
-    let almost = HEAD_DEADLINE - SECOND;
+    let almost = JOIN_DEADLINE - SECOND;
     let trickle = async |raw: &mut Raw, bytes: &str, begin: Instant| {
         while begin.elapsed() < almost {
             raw.send(bytes).await;
@@ -167,7 +164,7 @@ async fn slow_requests_and_slow_readers_end_at_their_deadline() {
             assert_eq!(raw.answer().await.status, 408, "{start:?}, {more:?}");
         }
         let took = begin.elapsed();
-        let expected = almost..HEAD_DEADLINE + 3 * SECOND;
+        let expected = almost..JOIN_DEADLINE + 3 * SECOND;
         assert!(expected.contains(&took), "{start:?}, {more:?}: {took:?}");
     };
     let expecting = ["Content-Length: 8192", "Expect: 100-continue"];
@@ -229,10 +226,10 @@ async fn a_full_dyno_refuses_newcomers_and_serves_its_members() {
     }
     assert!(refused >= 45, "{refused} of 50 get a reason");
     let took = begin.elapsed();
-    let still_there = took < HEAD_DEADLINE - SECOND;
+    let still_there = took < JOIN_DEADLINE - SECOND;
     assert!(still_there, "the incomplete requests end after {took:?}");
     for raw in &mut silent {
-        let status = raw.answer_to("GET", HEAD_DEADLINE + PATIENCE).await.status;
+        let status = raw.answer_to("GET", JOIN_DEADLINE + PATIENCE).await.status;
         assert_eq!(status, 408);
     }
     let page = raw::head("GET /", "a", &[]);

@@ -390,17 +390,6 @@ impl Client {
         self.expect_kind("tick").await;
     }
 
-    /// Like [`Client::settle`], but any frames may come before the answer.
-    pub async fn settle_loosely(&mut self) {
-        let before = self.frames("tick").len();
-        self.send(json!({"kind": "ping"})).await;
-        let end = |journal: &Journal| {
-            let answered = journal.frames("tick").count() > before;
-            answered.then_some(journal.heard.len())
-        };
-        self.cursor = self.until("a tick", PATIENCE, end).await;
-    }
-
     /// Leaves, as the Leave button does.
     pub async fn quit(mut self) {
         self.send(json!({"kind": "quit"})).await;

@@ -304,8 +304,7 @@ fn summary(mut values: Vec<f64>) -> String {
 #[tokio::test]
 async fn fourteen_tabs_have_a_connection_all_the_time_while_one_of_two_dynos_is_restarted() {
     let restart = async |mut dynos: Vec<Dyno>| {
-        let mut watcher = dynos[1].join("lobby", "watcher").await;
-        watcher.settle_loosely().await;
+        let watcher = dynos[1].join("lobby", "watcher").await;
         sleep(3 * SECOND).await; // until the list of members is read again
         let lists = watcher.members_frames();
         dynos[0].signal(Signal::SIGTERM);
