@@ -5,6 +5,7 @@
 mod abuse;
 
 use super::properties::{mutated_head, one_of};
+use crate::dynos::cut_and_back;
 use crate::support::broken_frames::{broken_frames, ping_of_length};
 use crate::support::check::{Base, becomes};
 use crate::support::prelude::*;
@@ -418,24 +419,6 @@ fn tamper(redis: &Redis, script: &str) {
     redis.cmd::<()>(&["EVAL", script, "0"]);
 }
 
-/// Sends a message again until its echo comes, also while Redis is away.
-async fn say_until_echoed(client: &mut Client, text: &str) {
-    let cid = cid();
-    client.talk_as(text, &cid).await;
-    loop {
-        let kinds = ["talk", "status", "error"];
-        let frame = client.expect_any_within(&kinds, PATIENCE).await;
-        if frame["kind"] == "talk" && frame["cid"] == *cid {
-            return;
-        }
-        if frame["kind"] == "error" {
-            assert_eq!(frame["code"], "busy", "{frame}");
-            sleep(SECOND / 5).await;
-            client.talk_as(text, &cid).await;
-        }
-    }
-}
-
 #[tokio::test]
 async fn an_invalid_list_of_names_in_redis_harms_no_room() {
     let redis = Redis::start(&[]).await;
@@ -456,9 +439,9 @@ async fn an_invalid_list_of_names_in_redis_harms_no_room() {
         let script = format!("local owner = string.rep('a', 40) {set} {publish}");
         tamper(&redis, &script);
         sleep(2 * SECOND).await; // the dyno reads the list
-        redis.cut_all(); // and then reads everything again
-        say_until_echoed(&mut hanako, folded).await;
-        say_until_echoed(&mut taro, folded).await;
+        cut_and_back(&redis, [&mut hanako, &mut taro]).await; // and then it reads everything again
+        hanako.say(folded).await;
+        taro.say(folded).await;
     }
     let mut jiro = dyno.join("lobby", "jiro").await;
     jiro.say("who is here?").await;
@@ -481,16 +464,13 @@ async fn a_stream_full_of_garbage_is_a_gap_and_harms_nobody() {
         for _ = 1, 2500 do redis.call('XADD', 'chat:{lobby}', '*', 'x', 'y') end
         redis.call('XADD', 'chat:{lobby}', '*', 'm', '{\"user\":\"taro\",\"message\":\"late\",\"cid\":\"c\"}')",
     );
-    redis.cut_all();
-    for redis in ["down", "up"] {
-        assert_eq!(hanako.expect_kind("status").await["redis"], redis);
-    }
+    cut_and_back(&redis, [&mut hanako]).await;
     assert_eq!(hanako.expect_close(1012).await, "resume");
     let (token, last) = (hanako.token.clone(), before["id"].as_str());
     let mut hanako = dyno.join_with("lobby", "hanako", &token, last).await;
     hanako.welcomed_with(json!({"gap": true}));
     assert_eq!(hanako.history(), ["late"]);
-    say_until_echoed(&mut hanako, "after").await;
+    hanako.say("after").await;
 }
 
 #[tokio::test]
