@@ -21,7 +21,7 @@ mod talking;
 mod tools;
 
 use crate::support::prelude::*;
-use driver::{Browser, Kind, Settings, Turn};
+use driver::{Browser, Kind, Settings};
 use std::fmt::Debug;
 use std::net::SocketAddr;
 
@@ -38,7 +38,7 @@ const SHIFT: &str = "\u{E008}";
 const CONTROL: &str = "\u{E009}";
 
 /// A dyno without a rate limit on talks, and a browser that shows its page.
-async fn world_and_page(store: Store) -> (World, Turn) {
+async fn world_and_page(store: Store) -> (World, Browser) {
     let page = Browser::start(Settings::Usual).await;
     let world = World::talkative(store).await;
     page.open(world.dyno.addr(), "/").await;
@@ -46,7 +46,7 @@ async fn world_and_page(store: Store) -> (World, Turn) {
 }
 
 /// The same, and hanako is in the lobby; then taro joins with the browser.
-async fn hanako_and_taro(store: Store) -> (World, Client, Turn) {
+async fn hanako_and_taro(store: Store) -> (World, Client, Browser) {
     let (world, page) = world_and_page(store).await;
     let hanako = world.dyno.join("lobby", "hanako").await;
     page.join("lobby", "taro").await;
@@ -54,7 +54,7 @@ async fn hanako_and_taro(store: Store) -> (World, Client, Turn) {
 }
 
 /// The same with a proxy between the browser and the dyno, whose connections can fall silent.
-async fn hanako_and_taro_behind_proxy() -> (World, Proxy, Client, Turn) {
+async fn hanako_and_taro_behind_proxy() -> (World, Proxy, Client, Browser) {
     let page = Browser::start(Settings::Usual).await;
     let world = World::talkative(Store::Redis).await;
     let proxy = Proxy::to(world.dyno.addr()).await;
@@ -89,37 +89,4 @@ async fn settles<T: Debug>(
         sleep(pause).await;
         pause = (2 * pause).min(Duration::from_millis(160));
     }
-}
-
-#[tokio::test]
-async fn nothing_of_a_test_is_left_for_the_next_one_in_the_same_chromium() {
-    let (world, page) = world_and_page(Store::Memory).await;
-    let addr = world.dyno.addr();
-    let next_hour = page.eval("return Date.now() + 3600e3").await;
-    let state = format!("[localStorage.trace ?? null, sessionStorage.trace ?? null, document.cookie, navigator.onLine, innerWidth,
-        matchMedia('(prefers-color-scheme: dark)').matches, Date.now() > {next_hour}]");
-    let fresh: Vec<Value> = page.get(&state).await;
-    let tabs = async || page.client.windows().await.expect("a list of tabs").len();
-    let tabs_at_first = tabs().await;
-    page.join("lobby", "taro").await;
-    page.new_tab().await;
-    page.open(addr, "/").await;
-    page.join("lobby", "hanako").await;
-    let traces = "localStorage.trace = sessionStorage.trace = 1; document.cookie = 'a=b; max-age=3600'; console.error('left')";
-    page.eval(traces).await;
-    page.later(3_601 * SECOND).await;
-    page.prefers("prefers-color-scheme", "dark").await;
-    page.resize(500, 500).await;
-    page.set_offline(true).await;
-    let used: Vec<Value> = page.get(&state).await;
-    for (i, (before, after)) in fresh.iter().zip(&used).enumerate() {
-        assert_ne!(before, after, "item {i} was changed: {used:?}");
-    }
-
-    page.clean().await;
-    page.open(addr, "/").await;
-    page.is(&state, fresh).await;
-    page.value_is("Name", "").await;
-    page.expect_empty_console().await;
-    assert_eq!(tabs().await, tabs_at_first);
 }

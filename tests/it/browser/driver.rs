@@ -1,10 +1,8 @@
-//! Starts browsers and gives each test one with empty storage: Chromium, or the one that `BROWSER` names.
-//!
-//! Each browser has a WebDriver of its own, to which the crate fantoccini speaks. Chromium is used by one test after
-//! another: after a test its tabs are closed, with what was emulated in them, and storage, cookies and cache are emptied.
-//! Firefox and WebKit start again for each test.
+//! Starts browsers: Chromium, or the one that `BROWSER` names. Each has a profile and a WebDriver of its own, to which the
+//! crate fantoccini speaks; they end with the test.
 
-use crate::support::{PATIENCE, bound_to_us, free_port, heavy};
+use super::SOON;
+use crate::support::{bound_to_us, eventually, free_port, heavy};
 use fantoccini::error::CmdError;
 use fantoccini::wd::{Capabilities, WebDriverCompatibleCommand, WindowHandle};
 use fantoccini::{Client, ClientBuilder};
@@ -12,15 +10,11 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use std::ops::Deref;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::sync::{LazyLock, Mutex, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tempfile::TempDir;
-use tokio::runtime::{Builder, Runtime};
 use tokio::sync::SemaphorePermit;
-use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::http::Method;
 use url::{ParseError, Url};
 
@@ -106,60 +100,29 @@ impl Kind {
     }
 }
 
-/// Runs as long as the program, on one thread: drivers are bound to the thread that started them (see [`bound_to_us`]),
-/// and fantoccini's tasks to the runtime, which for a test would end with the test.
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
-    // SAFETY: the handler may be called in any thread, and does not unwind.
-    unsafe { nix::libc::atexit(end_idle_browsers) };
-    let mut builder = Builder::new_multi_thread();
-    let runtime = builder.worker_threads(1).enable_all().build();
-    runtime.expect("a runtime")
-});
-
-/// Chromiums between two tests.
-static IDLE: Mutex<Vec<Browser>> = Mutex::new(vec![]);
-
-/// Runs when the program exits; statics are not dropped then.
-extern "C" fn end_idle_browsers() {
-    let _ = IDLE.lock().map(|mut idle| idle.clear());
-}
-
-/// A browser and its driver.
+/// A browser and its driver: one person.
 pub struct Browser {
     pub client: Client,
     pub settings: Settings,
     process: Child,
     profile: TempDir,
+    _permit: SemaphorePermit<'static>,
 }
 
 impl Browser {
-    pub async fn start(settings: Settings) -> Turn {
+    pub async fn start(settings: Settings) -> Browser {
         Browser::start_with(settings, heavy(1).await).await
     }
 
     /// Two persons. Takes both permits at once: two tests with one permit each would wait for each other for ever.
-    pub async fn start_two(first: Settings) -> (Turn, Turn) {
+    pub async fn start_two(first: Settings) -> (Browser, Browser) {
         let mut permits = heavy(2).await;
         let other = permits.split(1).expect("two permits were taken");
         let first = Browser::start_with(first, permits);
         tokio::join!(first, Browser::start_with(Settings::Usual, other))
     }
 
-    pub async fn start_with(settings: Settings, permit: SemaphorePermit<'static>) -> Turn {
-        let start = RUNTIME.spawn(async move {
-            // Settings are read at the start.
-            let usual = settings == Settings::Usual;
-            let idle = usual.then(|| IDLE.lock().unwrap().pop());
-            match idle.flatten() {
-                Some(browser) => browser,
-                None => Browser::launch(settings).await,
-            }
-        });
-        Turn(Some((start.await.expect("the browser starts"), permit)))
-    }
-
-    /// Must run on [`RUNTIME`].
-    async fn launch(settings: Settings) -> Browser {
+    pub async fn start_with(settings: Settings, permit: SemaphorePermit<'static>) -> Browser {
         let (kind, driver) = (Kind::wanted(), Kind::wanted().driver());
         let program = driver.split(' ').next().expect("its first word");
         let profile = TempDir::with_prefix("dynochat-browser-").expect("a temporary directory");
@@ -178,40 +141,18 @@ impl Browser {
         let mut builder = ClientBuilder::new(connector);
         builder.capabilities(kind.capabilities(settings));
         let url = format!("http://127.0.0.1:{port}");
-        let begun = Instant::now();
-        let client = loop {
-            match builder.connect(&url).await {
-                Ok(client) => break client,
-                Err(e) if begun.elapsed() > PATIENCE => panic!("{driver}: {e}"),
-                Err(_) => sleep(Duration::from_millis(20)).await,
-            }
-        };
+        let connect = async || builder.connect(&url).await;
         let browser = Browser {
-            client,
+            client: eventually(driver, SOON, connect).await,
             settings,
             process,
             profile,
+            _permit: permit,
         };
         if kind == Kind::Chromium {
             browser.console().await; // chromedriver's own lines
         }
         browser
-    }
-
-    /// Does to this Chromium what is done to it between two tests.
-    pub async fn clean(&self) {
-        let old_tabs = self.client.windows().await.expect("a list of tabs");
-        let tab = self.new_tab().await;
-        for old in &old_tabs {
-            self.switch(old).await;
-            let closed = self.client.close_window().await;
-            closed.expect("a tab can be closed");
-        }
-        self.switch(&tab).await;
-        let all = json!({"origin": "*", "storageTypes": "all"});
-        self.devtools("Storage.clearDataForOrigin", all).await;
-        self.devtools("Network.clearBrowserCache", json!({})).await;
-        self.console().await;
     }
 
     /// Opens another tab of the same person and selects it; gives its handle. In Firefox a window: a tab in the background
@@ -267,36 +208,6 @@ impl Drop for Browser {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-    }
-}
-
-/// A browser with empty storage, while a test uses it: one person. Only `drop` takes it.
-pub struct Turn(Option<(Browser, SemaphorePermit<'static>)>);
-
-impl Deref for Turn {
-    type Target = Browser;
-
-    fn deref(&self) -> &Browser {
-        &self.0.as_ref().expect("not dropped yet").0
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let (browser, _permit) = self.0.take().expect("dropped once");
-        // Waits: at the exit of the program, every browser is idle or ended.
-        let (sender, receiver) = mpsc::channel();
-        RUNTIME.spawn(async move {
-            let usual = Kind::wanted() == Kind::Chromium && browser.settings == Settings::Usual;
-            if usual && timeout(PATIENCE, browser.clean()).await.is_ok() {
-                IDLE.lock().unwrap().push(browser);
-            } else {
-                let _ = timeout(PATIENCE, browser.client.clone().close()).await;
-                drop(browser);
-            }
-            let _ = sender.send(());
-        });
-        let _ = receiver.recv();
     }
 }
 

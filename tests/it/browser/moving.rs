@@ -18,7 +18,7 @@ impl Browser {
 
 /// Two dynos with one Redis, and a browser that reaches them through a proxy: the first dyno at the beginning.
 struct Moving {
-    page: Turn,
+    page: Browser,
     proxy: Proxy,
     dynos: [Dyno; 2],
     redis: Redis,

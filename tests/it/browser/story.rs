@@ -9,7 +9,7 @@ async fn two_browsers_on_two_dynos_see_every_message_once() {
 }
 
 /// The story of these two browsers, whatever their language is.
-pub async fn see_every_message_once(hanako: Turn, taro: Turn) {
+pub async fn see_every_message_once(hanako: Browser, taro: Browser) {
     let redis = Redis::start(&[]).await;
     let mut dynos = vec![];
     for (page, dyno, room, name) in [
