@@ -45,12 +45,11 @@ impl Kind {
         }
     }
 
-    /// The program that drives it, and what has to be installed.
     fn driver(self) -> &'static str {
         match self {
-            Kind::Chromium => "chromedriver (Debian: chromium and chromium-driver)",
-            Kind::Firefox => "geckodriver (Debian: firefox-esr; and cargo install geckodriver)",
-            Kind::WebKit => "WebKitWebDriver (Debian: webkit2gtk-driver; and xvfb-run)",
+            Kind::Chromium => "chromedriver",
+            Kind::Firefox => "geckodriver",
+            Kind::WebKit => "WebKitWebDriver",
         }
     }
 
@@ -124,10 +123,9 @@ impl Browser {
 
     pub async fn start_with(settings: Settings, permit: SemaphorePermit<'static>) -> Browser {
         let (kind, driver) = (Kind::wanted(), Kind::wanted().driver());
-        let program = driver.split(' ').next().expect("its first word");
         let profile = TempDir::with_prefix("dynochat-browser-").expect("a temporary directory");
         let port = free_port();
-        let process = bound_to_us(&mut Command::new(program))
+        let process = bound_to_us(&mut Command::new(driver))
             .process_group(0)
             .arg(format!("--port={port}"))
             .env("TMPDIR", profile.path()) // in which it makes the browser's profile
@@ -135,7 +133,7 @@ impl Browser {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .unwrap_or_else(|e| panic!("{driver} could not be started: {e}"));
+            .unwrap_or_else(|e| panic!("{driver}: {e}; tests/run installs it"));
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let mut builder = ClientBuilder::new(connector);

@@ -3,22 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn the_page_works_with_the_keyboard_alone() {
-    let (_world, page) = world_and_page(Store::Memory).await;
-    let focused = "document.activeElement.labels[0].textContent";
-    page.fill("Room", "").await;
-    page.keys("Room", &format!("lobby{TAB}")).await;
-    page.is(focused, "Name").await;
-    page.keys("Name", &format!("taro{ENTER}")).await;
-    page.connected().await;
-    page.is(focused, "Message").await; // one can write at once
-    page.keys("Message", &format!("hello{ENTER}")).await;
-    page.shows(&["hello"]).await;
-    page.is(focused, "Message").await; // and go on writing
-}
-
-#[tokio::test]
-async fn the_page_fits_a_small_phone_and_has_accessible_names() {
+async fn the_page_fits_a_small_phone_and_its_keyboard_and_has_accessible_names() {
     let (world, page) = world_and_page(Store::Memory).await;
     page.resize(320, 568).await;
     let fits = "document.documentElement.scrollWidth <= 320 && document.documentElement.scrollHeight <= 568
@@ -40,21 +25,10 @@ async fn the_page_fits_a_small_phone_and_has_accessible_names() {
     // The page clears it a moment after the history was drawn.
     page.becomes("$('[role=log]').ariaBusy", "false").await;
 
-    // The chip keeps its place beside a long name of a room.
-    let keeps = "const chip = $('[role=status]').getBoundingClientRect(), { right } = $('#actions').getBoundingClientRect();
-        return chip.height < 32 && chip.right < right && document.documentElement.scrollWidth <= innerWidth || [chip.height, chip.right]";
-    for width in [320, 740, 1280] {
-        page.resize(width, 500).await;
-        assert_eq!(page.eval(keeps).await, true, "{width} wide");
-    }
-    page.expect_empty_console().await;
-}
-
-#[tokio::test]
-async fn an_on_screen_keyboard_covers_neither_input_nor_newest_message() {
-    let (_world, mut hanako, page) = hanako_and_taro(Store::Memory).await;
+    // The on-screen keyboard covers neither the input nor the newest message.
+    hanako.hears("hello").await;
     hanako.say_many(40).await;
-    page.shows_messages(40).await;
+    page.shows_messages(42).await;
     for height in [340, 500] {
         let keyboard = "window.height = arguments[0];
             Object.defineProperty(visualViewport, 'height', { value: height, configurable: true });
@@ -65,6 +39,15 @@ async fn an_on_screen_keyboard_covers_neither_input_nor_newest_message() {
             && bottom('.message:last-child') <= bottom('[role=log]')";
         page.becomes(in_sight, true).await;
     }
+
+    // The chip keeps its place beside a long name of a room.
+    let keeps = "const chip = $('[role=status]').getBoundingClientRect(), { right } = $('#actions').getBoundingClientRect();
+        return chip.height < 32 && chip.right < right && document.documentElement.scrollWidth <= innerWidth || [chip.height, chip.right]";
+    for width in [320, 740, 1280] {
+        page.resize(width, 500).await;
+        assert_eq!(page.eval(keeps).await, true, "{width} wide");
+    }
+    page.expect_empty_console().await;
 }
 
 #[tokio::test]

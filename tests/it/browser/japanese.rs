@@ -3,12 +3,6 @@
 use super::*;
 
 #[tokio::test]
-async fn a_japanese_and_an_english_page_talk_to_each_other() {
-    let (hanako, taro) = Browser::start_two(Settings::Japanese).await;
-    story::see_every_message_once(hanako, taro).await;
-}
-
-#[tokio::test]
 async fn the_page_is_japanese_where_the_browser_prefers_it() {
     let page = Browser::start(Settings::Japanese).await;
     let world = World::talkative(Store::Memory).await;
@@ -42,8 +36,11 @@ async fn the_page_is_japanese_where_the_browser_prefers_it() {
     for part in ["年", "月", "日", "曜日"] {
         assert!(day.contains(part), "{day}");
     }
+    let _jiro = world.dyno.join("lobby", "次郎").await;
+    page.notes_are(&["次郎さんが参加しました"]).await;
     hanako.quit().await;
-    page.notes_are(&["花子さんが退出しました"]).await;
+    page.notes_are(&["次郎さんが参加しました · 花子さんが退出しました"])
+        .await;
     page.press("退出").await;
     page.becomes("chip()", "退出しました").await;
     page.is("document.title", "dynochat").await;

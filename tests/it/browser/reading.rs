@@ -1,6 +1,7 @@
 //! How messages of others are shown, and that hostile text stays text.
 
 use super::*;
+use std::time::UNIX_EPOCH;
 
 #[tokio::test]
 async fn hostile_texts_are_escaped_and_bidi_text_is_isolated_and_only_web_links_become_links() {
@@ -49,20 +50,14 @@ async fn hostile_texts_are_escaped_and_bidi_text_is_isolated_and_only_web_links_
 async fn messages_are_grouped_and_days_divided() {
     let (world, page) = world_and_page(Store::Redis).await;
     let redis = world.redis.as_ref().expect("asked for");
-    let mut hanako = world.dyno.join("elsewhere", "hanako").await;
-    let said = hanako.say("same words").await;
-    let range = ["XRANGE", &stream_key("elsewhere"), "-", "+"];
-    let entries: Vec<(String, Vec<String>)> = redis.cmd(&range);
-    let Id(now, _) = Id::of(&said, "id");
+    let message = json!({"user": "hanako", "message": "same words", "cid": "c"}).to_string();
+    let now = UNIX_EPOCH.elapsed().expect("after 1970").as_millis() as u64;
     const HOUR: u64 = 3_600_000;
     let noon = now - now % (24 * HOUR) + 12 * HOUR;
     // The day before yesterday, a second later, yesterday, almost seven minutes later.
     for (hours_ago, plus) in [(48, 0), (48, 1_000), (24, 0), (24, 400_000)] {
         let id = format!("{}-0", noon - hours_ago * HOUR + plus);
-        let key = stream_key("lobby");
-        let mut add = vec!["XADD", &key, &id];
-        add.extend(entries[0].1.iter().map(String::as_str));
-        redis.cmd::<String>(&add);
+        redis.cmd::<String>(&["XADD", &stream_key("lobby"), &id, "m", &message]);
     }
     page.join("lobby", "taro").await;
     page.send("today").await;

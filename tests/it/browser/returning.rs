@@ -115,25 +115,3 @@ async fn a_restored_tab_shows_whether_earlier_messages_are_missing() {
         page.is(first_line, "Earlier messages are not shown.").await;
     }
 }
-
-#[tokio::test]
-async fn the_alert_is_written_only_when_its_words_change() {
-    let (mut world, page) = world_and_page(Store::Redis).await;
-    page.join("lobby", "taro").await;
-    let redis = world.redis.as_mut().expect("asked for");
-    redis.stop().await;
-    page.becomes("banner() !== ''", true).await;
-    // Changes the banner as a browser does when it translates the page.
-    let translate = "const alert = $('[role=alert]'), font = document.createElement('font');
-        font.append('La messagerie attend Redis.');
-        alert.replaceChildren(font);
-        window.writes = 0;
-        new MutationObserver((changes) => { window.writes += changes.length; })
-            .observe(alert, { childList: true, characterData: true, subtree: true })";
-    page.eval(translate).await;
-    sleep(2 * SECOND).await;
-    page.is("window.writes", 0).await;
-    page.is("banner()", "La messagerie attend Redis.").await;
-    redis.restart().await;
-    page.becomes("banner()", "").await;
-}

@@ -128,6 +128,19 @@ async fn the_page_shows_that_redis_is_down_and_keeps_messages_and_leave_ends_a_j
     page.say("two").await;
     page.is("chip().startsWith('Connected')", true).await; // the connection itself is fine
     page.is("texts('.state')[2]", "sending").await;
+    // Changes the banner as a browser does when it translates the page: it is written only when its words change.
+    let translate = "const alert = $('[role=alert]');
+        alert.innerHTML = '<font>La messagerie attend Redis.</font>';
+        window.writes = 0;
+        new MutationObserver((changes) => { window.writes += changes.length; })
+            .observe(alert, { childList: true, characterData: true, subtree: true })";
+    page.eval(translate).await;
+    sleep(2 * SECOND).await;
+    page.is(
+        "[writes, banner()]",
+        json!([0, "La messagerie attend Redis."]),
+    )
+    .await;
 
     page.switch(&second).await;
     page.becomes(is_down, true).await;
