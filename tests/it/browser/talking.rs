@@ -71,45 +71,6 @@ async fn a_draft_and_unsent_messages_survive_a_reload() {
 }
 
 #[tokio::test]
-async fn old_unconfirmed_messages_are_not_resent_without_asking() {
-    let (world, proxy, _hanako, page) = hanako_and_taro_behind_proxy().await;
-    proxy.set(Flow::Swallow);
-    page.say("handed over").await;
-    page.say("never left the page").await;
-    page.own_are("sending").await;
-    // As if the page had been closed for two minutes, longer than the server remembers a cid, and many messages.
-    let script = "addEventListener('pagehide', () => {
-        const kept = JSON.parse(sessionStorage.dynochat);
-        for (const one of kept.pending) if (one.sentAt) one.since -= 120000;
-        kept.current.lastId = '1-1';
-        sessionStorage.dynochat = JSON.stringify(kept);
-    })";
-    page.eval(script).await;
-    proxy.set(Flow::Through);
-    page.reload().await;
-    page.shows(&["never left the page", "handed over"]).await;
-    let states = ["sent", "not confirmed · Retry / Discard"];
-    page.is("texts('.state')", states).await;
-    page.press("Retry").await;
-    page.own_are("sent").await;
-    assert_eq!(stored(&world), 2);
-
-    // A message that waits at Leave is kept; after the next join the person decides.
-    page.open_panel().await;
-    page.press("pretend to be offline").await;
-    page.say("forget it").await;
-    page.press("Leave").await;
-    page.join("lobby", "taro").await;
-    let newest = "texts('.state').at(-1)";
-    page.is(newest, "not sent · Retry / Discard").await;
-    page.press("Discard").await;
-    page.shows(&["never left the page", "handed over"]).await;
-    page.reload().await;
-    page.connected().await;
-    page.shows(&["never left the page", "handed over"]).await;
-}
-
-#[tokio::test]
 async fn the_page_shows_that_redis_is_down_and_keeps_messages_and_leave_ends_a_join_that_waits() {
     let page = Browser::start(Settings::Usual).await;
     let mut redis = Redis::start(&["--appendonly", "yes"]).await;
@@ -187,7 +148,7 @@ async fn enter_accepts_a_word_of_the_input_method_and_does_not_send() {
 }
 
 #[tokio::test]
-async fn a_rejected_message_offers_retry_and_discard() {
+async fn a_message_that_is_rejected_or_waits_at_leave_offers_retry_and_discard() {
     let (_world, page) = world_and_page(Store::Memory).await;
     let spoil = "const send = WebSocket.prototype.send; window.spoil = true;
         WebSocket.prototype.send = function (data) {
@@ -217,4 +178,17 @@ async fn a_rejected_message_offers_retry_and_discard() {
     choose("Discard").await;
     page.shows(&["three", "one"]).await;
     page.own_are("sent").await;
+
+    // A message that waits at Leave is kept; after the next join the person decides.
+    page.open_panel().await;
+    page.press("pretend to be offline").await;
+    page.say("forget it").await;
+    page.press("Leave").await;
+    page.join("lobby", "taro").await;
+    let newest = "texts('.state').at(-1)";
+    page.is(newest, "not sent · Retry / Discard").await;
+    page.press("Discard").await;
+    page.reload().await;
+    page.connected().await;
+    page.shows(&["three", "one"]).await;
 }
