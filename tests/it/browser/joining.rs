@@ -53,7 +53,7 @@ async fn a_room_link_fills_in_the_room_and_the_address_is_a_room_link() {
     page.is(search, "?room=茶の間").await;
     page.press("Copy link").await;
     page.find("button", "Copied").await;
-    page.keys("Message", &format!("{CONTROL}v")).await;
+    page.keys("Message", &(Key::Control + "v")).await;
     let pasted = "field('Message').value === location.href";
     page.becomes(pasted, true).await;
     page.open(addr, "/?room=elsewhere").await;

@@ -74,20 +74,16 @@ impl Browser {
         settles(&what, look, |seen| seen.contains(words)).await;
     }
 
-    /// Translates these English words of the page into the browser's language.
+    /// Translates these English words of the page, with at most one number in them, into the browser's language.
     pub async fn word(&self, english: &str) -> String {
         if self.settings != Settings::Japanese {
             return english.to_string();
         }
         let script = "const [english] = arguments;
+            const fill = (words) => words.replace(/{\\w+}/, english.match(/\\d+/) ?? '');
             return import('/words.js').then(({ all: { en, ja } }) => {
-                for (const [key, words] of Object.entries(en)) {
-                    const names = [...words.matchAll(/{(\\w+)}/g)].map(([, name]) => name);
-                    const pattern = words.replace(/[.?+*()|]/g, '\\\\$&').replace(/{\\w+}/g, '(.*)');
-                    const found = english.match(`^${pattern}$`);
-                    if (found) return ja[key].replace(/{(\\w+)}/g, (_, name) => found[1 + names.indexOf(name)]);
-                }
-                return english;
+                const key = Object.keys(en).find((key) => fill(en[key]) === english);
+                return key ? fill(ja[key]) : english;
             })";
         let japanese = self.eval_with(script, json!([english])).await;
         japanese.as_str().expect("words").to_string()
@@ -162,7 +158,7 @@ impl Browser {
 
     pub async fn say(&self, text: &str) {
         self.fill("Message", text).await;
-        self.keys("Message", ENTER).await;
+        self.keys("Message", &Key::Enter).await;
     }
 
     /// Says something and waits until every own message is sent.

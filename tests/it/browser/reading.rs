@@ -83,7 +83,8 @@ async fn a_tall_message_is_folded_and_a_button_opens_it() {
     let expanded = "$('[aria-expanded]').ariaExpanded";
     page.is(&format!("{height} < 500"), true).await;
     page.is(expanded, "false").await;
-    all.send_keys(ENTER).await.expect("a button takes keys"); // with the keyboard
+    let opened = all.send_keys(&Key::Enter).await; // with the keyboard
+    opened.expect("a button takes keys");
     page.find("button", "Show less").await;
     page.is(expanded, "true").await;
     page.is(&format!("{height} > 20000"), true).await;

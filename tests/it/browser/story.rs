@@ -170,9 +170,9 @@ async fn enter_joins_and_sends_shift_enter_breaks_the_line_and_composing_does_ne
     let (_world, page) = world_and_page(Store::Memory).await;
     let focused = "document.activeElement.labels[0].textContent";
     page.fill("Room", "").await;
-    page.keys("Room", &format!("lobby{TAB}")).await;
+    page.keys("Room", &("lobby" + &Key::Tab)).await;
     page.is(focused, "Name").await;
-    page.keys("Name", &format!("hanako{ENTER}")).await;
+    page.keys("Name", &("hanako" + &Key::Enter)).await;
     page.connected().await;
     page.is(focused, "Message").await; // one can write at once
     page.keys("Message", "にほん").await;
@@ -186,17 +186,17 @@ async fn enter_joins_and_sends_shift_enter_breaks_the_line_and_composing_does_ne
         assert_eq!(left, true, "{init}");
     }
     page.is("count('.message')", 0).await;
-    let shift_enter = format!("{SHIFT}{ENTER}");
+    let shift_enter = format!("{}{}", Key::Shift, Key::Enter);
     page.keys("Message", &format!("ご{shift_enter}")).await;
     page.keys("Message", "二行目").await;
     page.value_is("Message", "にほんご\n二行目").await;
-    page.keys("Message", ENTER).await;
+    page.keys("Message", &Key::Enter).await;
     page.shows(&["にほんご\n二行目"]).await;
     page.own_are("sent").await;
     page.value_is("Message", "").await;
     page.is(focused, "Message").await; // and go on writing
     page.keys("Message", &format!("  {shift_enter}")).await;
-    page.keys("Message", ENTER).await; // nothing to send
+    page.keys("Message", &Key::Enter).await; // nothing to send
     page.fill("Message", "by button").await;
     page.press("Send").await;
     page.shows(&["にほんご\n二行目", "by button"]).await;

@@ -18,11 +18,11 @@ async fn the_limit_counts_code_points_and_cuts_nothing() {
         assert_eq!(shown.is_empty(), counter.is_empty(), "{length}: {shown:?}");
     }
     page.is("field('Message').ariaInvalid", "true").await;
-    page.keys("Message", ENTER).await;
+    page.keys("Message", &Key::Enter).await;
     page.is("count('.message')", 0).await; // too long is not sent
     page.value_is("Message", &smiles(MAX_MESSAGE + 1)).await; // and not cut
     page.fill("Message", &smiles(MAX_MESSAGE)).await;
-    page.keys("Message", ENTER).await;
+    page.keys("Message", &Key::Enter).await;
     page.shows(&[smiles(MAX_MESSAGE)]).await;
     page.own_are("sent").await;
 }
@@ -143,7 +143,7 @@ async fn enter_accepts_a_word_of_the_input_method_and_does_not_send() {
     let picked = json!({"text": "日本"});
     page.devtools("Input.insertText", picked).await;
     page.value_is("Message", "日本").await; // picked, not sent
-    page.keys("Message", ENTER).await;
+    page.keys("Message", &Key::Enter).await;
     page.shows(&["日本"]).await;
 }
 
