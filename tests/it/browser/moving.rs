@@ -138,19 +138,13 @@ async fn a_welcome_from_the_dyno_that_stops_is_a_failed_try() {
     let mut test = Moving::start(&[]).await;
     let page = &test.page;
     // A proxy had opened the second connection in advance: its welcome has the boot id of the first one.
-    let script = "const Real = WebSocket;
-        let count = 0;
-        window.WebSocket = class extends Real {
-          set onmessage(act) {
-            const again = (count += 1) === 2;
-            super.onmessage = ({ data }) => act({ data: again ? data.replace(/\"boot\":\"\\w+/, `\"boot\":\"${fact('Boot id')}`) : data });
-          }
-        }";
-    page.eval(script).await;
+    let first = test.dynos[0].health().await["boot"].clone();
+    page.alter("welcome", json!({"boot": first})).await;
     test.begin(Duration::ZERO).await;
     sleep(SECOND).await;
     page.is("chip()", "Connected · web.1").await;
     page.send("still on the first").await;
+    page.alter("welcome", json!({"boot": "another"})).await;
     page.chip_says("web.2").await; // with the next `move`
     test.dynos[0].exits_with_0(PATIENCE).await;
     page.send("on the second").await;

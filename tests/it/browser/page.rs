@@ -67,7 +67,7 @@ impl Browser {
     }
 
     /// Waits until a text has these words in it, in the browser's language.
-    async fn has(&self, expression: &str, words: &str) {
+    pub async fn has(&self, expression: &str, words: &str) {
         let words = &*self.word(words).await;
         let what = format!("{expression} has {words:?} in it");
         let look = async || self.get::<String>(expression).await;

@@ -25,6 +25,7 @@ window.WebSocket = class extends Real {
   constructor(...args) {
     super(...args);
     watched.sockets.push(this);
+    watched.began = performance.now();
     open.add(this);
     watched.most = Math.max(watched.most, open.size);
     this.addEventListener("message", (event) => received(this, event));
