@@ -12,7 +12,6 @@ mod japanese;
 mod joining;
 mod moving;
 mod page;
-mod picture;
 mod reading;
 mod returning;
 mod single_file;

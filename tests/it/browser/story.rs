@@ -2,38 +2,68 @@
 
 use super::*;
 
+/// Takes the picture in the README again: `SCREENSHOT=docs/screenshot.png tests/run browser::story::two`. Without
+/// SCREENSHOT, no file is written.
 #[tokio::test]
-async fn two_browsers_on_two_dynos_see_every_message_once() {
-    let (hanako, taro) = Browser::start_two(Settings::Usual).await;
+async fn two_browsers_on_two_dynos_see_every_message_once_also_after_an_absence() {
+    let (taro, hanako) = Browser::start_two(Settings::Usual).await;
     let redis = Redis::start(&[]).await;
     let mut dynos = vec![];
     for (page, dyno, room, name) in [
-        (&hanako, "web.1", "Lobby", "花子"),
-        (&taro, "web.2", "lobby", "太郎"),
+        (&taro, "web.2", "Lobby", "Taro"),
+        (&hanako, "web.1", "lobby", "花子"),
     ] {
+        if Kind::wanted() == Kind::Chromium {
+            page.resize(1280, 800).await;
+        }
         dynos.push(Dyno::start_on(&redis, &[TALKATIVE, ("DYNO", dyno)]).await);
         page.open(dynos[dynos.len() - 1].addr(), "/").await;
         page.join(room, name).await;
         page.is("chip()", format!("Connected · {dyno}")).await;
         page.is("document.title", "lobby").await; // rooms are folded
     }
-    hanako.members_are(&["太郎", "花子"]).await;
-    taro.members_are(&["太郎", "花子"]).await;
-
-    let script = ["おはよう", "good morning", "元気?", "yes, and you?"];
-    for (i, line) in script.iter().enumerate() {
-        let speaker = if i % 2 == 0 { &hanako } else { &taro };
-        speaker.say(line).await;
-        hanako.shows(&script[..=i]).await;
-        taro.shows(&script[..=i]).await;
+    let talk = [
+        "おはよう! Which dyno are you on?",
+        "web.2, says the chip. And you?",
+        "web.1. One room, two processes, and a Redis between us.",
+        "I pretend to be offline for a moment. Please go on talking!",
+        "Are you still in the list of members? Yes: nobody saw you leave.",
+        "Two messages for you to catch up with 🎉",
+        "Back again, and both are here. The panel counts them, on the right.",
+    ];
+    let speakers = [&hanako, &taro, &hanako, &taro, &hanako, &hanako, &taro];
+    taro.open_panel().await;
+    for (i, (page, text)) in speakers.into_iter().zip(talk).enumerate() {
+        if i == 4 || i == 6 {
+            taro.press("pretend to be offline").await; // and after two messages no longer
+        }
+        page.connected().await;
+        page.send(text).await;
     }
-    hanako.own_are("sent").await;
-    taro.is("texts('.who').slice(0, 2)", ["花子", "太郎"]).await;
-    taro.is("texts('.state').slice(0, 2)", ["", "sent"]).await; // only own messages have a state
-    taro.is("/^..:..$/.test(texts('time')[0])", true).await;
-    hanako.notes_are(&["太郎 joined"]).await;
-    hanako.expect_empty_console().await;
-    taro.expect_empty_console().await;
+    for (page, states, notes) in [
+        (&taro, ["", "sent"], &["花子 joined"][..]),
+        (&hanako, ["sent", ""], &[]),
+    ] {
+        page.shows(&talk).await;
+        page.members_are(&["Taro", "花子"]).await;
+        page.is("texts('.who').slice(0, 2)", ["花子", "Taro"]).await;
+        page.is("texts('.state').slice(0, 2)", states).await; // only own messages have a state
+        page.is("/^..:..$/.test(texts('time')[0])", true).await;
+        page.notes_are(notes).await;
+        page.expect_empty_console().await;
+    }
+    taro.is("fact('Resumed messages')", "2").await;
+
+    if Kind::wanted() == Kind::Chromium {
+        taro.keys("Message", "").await;
+        taro.drawn().await;
+        let png = taro.client.screenshot().await.expect("a picture");
+        if let Some(path) = std::env::var_os("SCREENSHOT") {
+            std::fs::write(path, &png).expect("the picture's file can be written");
+        }
+        assert_eq!(png[16..24], [0, 0, 5, 0, 0, 0, 3, 32], "1280 by 800");
+        assert!(png.len() < 200_000, "{} bytes", png.len());
+    }
 }
 
 #[tokio::test]
