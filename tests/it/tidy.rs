@@ -277,7 +277,7 @@ fn limits_in_readme_equal_their_constants() {
 // ---- the source
 
 #[test]
-fn source_files_are_short_begin_with_a_comment_and_one_reads_settings() {
+fn source_files_are_short_and_explained_and_only_one_reads_settings() {
     for path in files("src") {
         let source = program(&path);
         let lines = source.lines().count();

@@ -26,8 +26,7 @@ async fn without_storage_a_reloaded_page_can_have_its_name_again_at_once() {
 }
 
 #[tokio::test]
-async fn after_a_gap_a_message_is_sent_but_an_old_one_of_a_duplicated_tab_is_not_stored_twice_unasked()
- {
+async fn a_recent_message_of_a_duplicated_tab_is_sent_and_an_old_one_is_not_sent_unasked() {
     let (world, mut hanako, page) = hanako_and_taro(Store::Redis).await;
     page.open_panel().await;
     page.press("pretend to be offline").await;
