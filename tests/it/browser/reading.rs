@@ -163,3 +163,20 @@ async fn join_leave_notices_are_grouped() {
     let _hanako = world.dyno.join("lobby", "花子").await;
     page.notes_are(&["saburo joined", "花子 joined"]).await;
 }
+
+#[tokio::test]
+async fn a_gap_in_the_history_is_shown() {
+    let (mut world, page) = world_and_page(Store::Memory).await;
+    page.join("lobby", "taro").await;
+    page.send("before").await;
+    page.open_panel().await;
+    page.press("pretend to be offline").await;
+    world.dyno.kill().await; // alone, and so its history is gone
+    world.dyno.restart().await;
+    let mut hanako = world.dyno.join("lobby", "hanako").await;
+    hanako.say("after").await;
+    page.press("pretend to be offline").await;
+    page.shows(&["before", "after"]).await;
+    let lines = ["before", "Some messages may be missing.", "after"];
+    page.is("texts(':is(.text, .note)')", lines).await;
+}
