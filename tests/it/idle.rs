@@ -152,15 +152,15 @@ async fn silent_connections_outlive_the_idle_timeout_of_the_router() {
     let dyno = Dyno::start(&[]).await;
     let front = Front::before([dyno.addr(); 2]).await;
     let begin = Instant::now();
-    let mut hanako = Client::connect(front.addr).await;
+    let mut hanako = Client::connect(front.addr()).await;
     hanako.join("lobby", "花子", &token(), None).await;
-    let mut taro = Client::connect(front.addr).await;
+    let mut taro = Client::connect(front.addr()).await;
     taro.join("lobby", "太郎", &token(), None).await;
 
     // The control: the same router cuts a connection to a server that sends nothing.
     let silent = Front::before([silent_server().await; 2]).await;
     let cut = async {
-        let mut silent = Raw::request(silent.addr, raw::upgrade_head("silent", &[])).await;
+        let mut silent = Raw::request(silent.addr(), raw::upgrade_head("silent", &[])).await;
         silent.switched().await;
         let start = Instant::now();
         let (_, end) = silent.rest(IDLE_TIMEOUT + 15 * SECOND).await;

@@ -44,8 +44,8 @@ fn replaced(text: &str, old: &str, new: &str) -> String {
     text.replace(old, new)
 }
 
-/// A documented proxy in front of a dyno, without the lines that contain one of these words. `None` if it is not installed.
-async fn proxy(program: &str, dyno: &Dyno, left_out: &[&str]) -> Option<Front> {
+/// A documented proxy in front of a dyno, without the lines that contain one of these words.
+async fn proxy(program: &str, dyno: &Dyno, left_out: &[&str]) -> Front {
     let block = documented(program, left_out);
     let block = &replaced(&block, "127.0.0.1:3000", &dyno.host());
     let args: &[&str] = match program {
@@ -53,7 +53,7 @@ async fn proxy(program: &str, dyno: &Dyno, left_out: &[&str]) -> Option<Front> {
         "caddy" => &["run", "--adapter", "caddyfile", "--config"],
         _ => &["-db", "-f"],
     };
-    let front = Front::start(program, args, |port, _, dir| {
+    Front::start(program, args, |port, _, dir| {
         let addr = format!("127.0.0.1:{port}");
         match program {
             "nginx" => {
@@ -67,44 +67,38 @@ async fn proxy(program: &str, dyno: &Dyno, left_out: &[&str]) -> Option<Front> {
             }
             _ => replaced(block, "bind :80", &format!("bind {addr}")),
         }
-    });
-    let front = front.await;
-    if front.is_none() {
-        println!("left out: {program} is not installed");
-    }
-    front
+    })
+    .await
 }
 
 /// Asks for a WebSocket as a browser does, from the page of this proxy.
 async fn asks_for_websocket(proxy: &Front) -> Raw {
-    let origin = format!("Origin: http://{}", proxy.addr);
-    Raw::request(proxy.addr, upgrade_head(&proxy.host(), &[&origin])).await
+    let origin = format!("Origin: http://{}", proxy.addr());
+    Raw::request(proxy.addr(), upgrade_head(&proxy.host(), &[&origin])).await
 }
 
 /// Two people chat through a documented proxy, and again after a minute of silence. No visitor can choose its address.
 async fn a_chat_passes(program: &str) {
     let dyno = Dyno::start(&[("MAX_PER_ADDRESS", "2")]).await;
-    let Some(proxy) = proxy(program, &dyno, &[]).await else {
-        return;
-    };
+    let proxy = proxy(program, &dyno, &[]).await;
     asks_for_websocket(&proxy).await.switched().await;
     dyno.health_becomes("connections", 0).await;
     let request = head("GET /", &proxy.host(), &["Connection: close"]);
-    let page = http(proxy.addr, &request).await;
+    let page = http(proxy.addr(), &request).await;
     assert_eq!(page.status, 200, "{program}: {}", page.text());
     let policy = page.expect_header("Content-Security-Policy");
     assert!(policy.contains(&proxy.host()), "{program}: {policy}");
 
-    let mut hanako = Client::connect(proxy.addr).await;
+    let mut hanako = Client::connect(proxy.addr()).await;
     hanako.join(program, "花子", &token(), None).await;
-    let mut taro = Client::connect(proxy.addr).await;
+    let mut taro = Client::connect(proxy.addr()).await;
     taro.join(program, "太郎", &token(), None).await;
     hanako.say("before").await;
     taro.hears("before").await;
 
     // A third connection from this machine is one too many, whatever address it claims.
     let request = upgrade_head(&proxy.host(), &[&forwarded("203.0.113.9")]);
-    let mut jiro = Raw::request(proxy.addr, request).await;
+    let mut jiro = Raw::request(proxy.addr(), request).await;
     jiro.switched().await;
     assert_eq!(jiro.json().await["code"], "busy", "{program}");
 
@@ -128,11 +122,9 @@ async fn nginx_without_a_documented_header_is_refused_and_the_log_says_why() {
     let upgrade = &["$http_upgrade;", "$connection_upgrade;"][..];
     for (left_out, status) in [(&["proxy_set_header Host"][..], 403), (upgrade, 426)] {
         let dyno = Dyno::start(&[]).await;
-        let Some(proxy) = proxy("nginx", &dyno, left_out).await else {
-            return;
-        };
+        let proxy = proxy("nginx", &dyno, left_out).await;
         let request = head("GET /", &proxy.host(), &["Connection: close"]);
-        let page = http(proxy.addr, &request).await;
+        let page = http(proxy.addr(), &request).await;
         assert_eq!(page.status, 200, "{left_out:?}: {}", page.text());
         for _ in 0..3 {
             let mut refused = asks_for_websocket(&proxy).await;
@@ -141,7 +133,7 @@ async fn nginx_without_a_documented_header_is_refused_and_the_log_says_why() {
             let expected = format!("HTTP/1.1 {status} ");
             assert!(answer.starts_with(&expected), "{left_out:?}: {answer}");
         }
-        let origin = format!("origin=\"http://{}\"", proxy.addr);
+        let origin = format!("origin=\"http://{}\"", proxy.addr());
         let host = format!("host=\"{}\"", dyno.host());
         let words = match status {
             403 => [&*origin, &host, "ALLOWED_ORIGINS"],

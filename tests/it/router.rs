@@ -62,7 +62,7 @@ async fn the_router_reaches_both_dynos_and_joins_messages_and_all_answers_pass_i
     let (_dynos, redis, front) = pair().await;
     let (mut clients, mut seen) = (vec![], BTreeSet::new());
     while seen.len() < 2 {
-        let mut client = Client::connect(front.addr).await;
+        let mut client = Client::connect(front.addr()).await;
         let user = format!("n{}", clients.len());
         client.join("lobby", &user, &token(), None).await;
         seen.insert(client.welcome["dyno"].as_str().unwrap_or("?").to_string());
@@ -78,7 +78,7 @@ async fn the_router_reaches_both_dynos_and_joins_messages_and_all_answers_pass_i
     for client in &clients {
         check::saw_everything(&redis, client);
     }
-    let page = get(front.addr, "/", &front.host()).await;
+    let page = get(front.addr(), "/", &front.host()).await;
     let policy = page.expect_header("Content-Security-Policy");
     let socket = format!("wss://{}", front.host());
     assert!(policy.contains(&socket), "{policy}");
@@ -92,7 +92,7 @@ async fn the_router_reaches_both_dynos_and_joins_messages_and_all_answers_pass_i
     ];
     let requests = (0..4).map(async |_| {
         for (path, wanted) in answers.repeat(50) {
-            let answer = get(front.addr, path, "router").await;
+            let answer = get(front.addr(), path, "router").await;
             assert_eq!(answer.status, wanted, "{path}");
         }
     });
@@ -105,9 +105,9 @@ async fn a_rolling_restart_under_talk_loses_no_message_and_fails_no_request() {
     let _turn = heavy(2).await;
     let ([a, b], redis, front) = pair().await;
     let mut dynos = [a, b, Dyno::start_on(&redis, &[TALKATIVE]).await];
-    let router = Router::to(&[front.addr, dynos[2].addr()]);
+    let router = Router::to(&[front.addr(), dynos[2].addr()]);
     let crowd = Crowd::gather(&router, "lobby", 200).await;
-    let mut visitors: JoinSet<()> = (0..4).map(|_| visit(front.addr)).collect();
+    let mut visitors: JoinSet<()> = (0..4).map(|_| visit(front.addr())).collect();
     let on_first = dynos[0].health().await["connections"].clone();
     let roll = async {
         for (n, dyno) in dynos[..2].iter_mut().enumerate() {

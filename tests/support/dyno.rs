@@ -1,24 +1,29 @@
 //! A dyno: the real binary as one process, in an empty environment plus what the test gives it.
 
-use super::{PATIENCE, Redis, bound_to_us, check, eventually, free_port, raw};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use super::server::Server;
+use super::{PATIENCE, Redis, check, eventually, free_port, raw};
+use nix::sys::signal::Signal;
 use serde_json::Value;
-use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::fs;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
-use tempfile::TempDir;
-use tokio::net::TcpStream;
 
-pub struct Dyno {
-    pub child: Child,
-    pub port: u16,
-    command: Arc<Mutex<Command>>,
-    /// Holds the file `log`, into which stdout and stderr go.
-    dir: Arc<TempDir>,
+pub struct Dyno(Server);
+
+impl Deref for Dyno {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.0
+    }
+}
+
+impl DerefMut for Dyno {
+    fn deref_mut(&mut self) -> &mut Server {
+        &mut self.0
+    }
 }
 
 /// The program under test; `DYNOCHAT_BIN` names another build of it, for measurements.
@@ -66,35 +71,17 @@ impl Dyno {
 
     /// Starts another program that takes the same settings.
     pub async fn start_program(program: PathBuf, vars: &[(&str, &str)]) -> Dyno {
-        for attempt in 1.. {
-            let port = free_port();
-            let mut command = command(&program, vars);
-            command.env("PORT", port.to_string()); // also where `vars` have one
-            let mut dyno = Dyno::run(command, port);
-            match dyno.listens().await {
-                Ok(()) => return dyno,
-                Err(why) if attempt == 3 => panic!("the dyno did not start: {why}\n{}", dyno.log()),
-                Err(_) => {} // most likely another process took the port in between
-            }
-        }
-        unreachable!("the loop ends by returning or panicking")
+        let port = free_port();
+        let mut command = command(&program, vars);
+        command.env("PORT", port.to_string()); // also where `vars` have one
+        let mut dyno = Dyno::run(command, port);
+        dyno.listens().await;
+        dyno
     }
 
     /// Runs any command that starts the program on this port. It need not listen yet.
-    pub fn run(mut command: Command, port: u16) -> Dyno {
-        let dir = TempDir::with_prefix("dynochat-").expect("a temporary directory");
-        if command.get_current_dir().is_none() {
-            command.current_dir(dir.path());
-        }
-        let log = File::create(dir.path().join("log")).expect("a log file");
-        let both = log.try_clone().expect("one file for both streams");
-        let child = bound_to_us(command.stdout(both).stderr(log)).spawn();
-        Dyno {
-            child: child.expect("the program can be started"),
-            port,
-            command: Arc::new(Mutex::new(command)),
-            dir: Arc::new(dir),
-        }
+    pub fn run(command: Command, port: u16) -> Dyno {
+        Dyno(Server::run(command, port, Server::directory()))
     }
 
     pub async fn start_on(redis: &Redis, vars: &[(&str, &str)]) -> Dyno {
@@ -144,49 +131,7 @@ impl Dyno {
         serde_json::from_str(answer.text()).expect("JSON")
     }
 
-    pub async fn listens(&mut self) -> Result<(), String> {
-        eventually("the dyno listens or ends", PATIENCE, async || {
-            if let Some(status) = self.ended() {
-                return Ok(Err(format!("it ended with {status}")));
-            }
-            TcpStream::connect(self.addr()).await.map(|_| Ok(()))
-        })
-        .await
-    }
-
-    pub fn addr(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.port).into()
-    }
-
-    /// The value of `Host` that a browser would send to this dyno.
-    pub fn host(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id() as i32), signal).expect("the dyno can be signalled");
-    }
-
-    fn ended(&mut self) -> Option<ExitStatus> {
-        let status = self.child.try_wait();
-        status.expect("the dyno can be waited for")
-    }
-
-    pub fn is_running(&mut self) -> bool {
-        self.ended().is_none()
-    }
-
-    /// Waits for the process to end by itself.
-    pub async fn exit(&mut self, within: Duration) -> ExitStatus {
-        let ended = async || self.ended().ok_or("still running");
-        eventually("the dyno ends", within, ended).await
-    }
-
-    /// The same, with code 0.
+    /// Waits for the process to end by itself, with code 0.
     pub async fn exits_with_0(&mut self, within: Duration) {
         let status = self.exit(within).await;
         assert_eq!(status.code(), Some(0), "{status}\n{}", self.log());
@@ -226,20 +171,9 @@ impl Dyno {
     /// Starts the program on the same port with the same settings and the same log while this process, which is stopping,
     /// still has its connections.
     pub async fn successor(&self) -> Dyno {
-        let child = self.command.lock().unwrap().spawn();
-        let mut next = Dyno {
-            child: child.expect("the program can be started"),
-            port: self.port,
-            command: self.command.clone(),
-            dir: self.dir.clone(),
-        };
-        let listens = next.listens().await;
-        listens.unwrap_or_else(|why| panic!("it did not start again: {why}\n{}", next.log()));
+        let mut next = Dyno(self.again());
+        next.listens().await;
         next
-    }
-
-    pub fn log(&self) -> String {
-        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
     /// Open descriptors of the process.
@@ -285,15 +219,4 @@ pub async fn refuses_to_boot(vars: &[(&str, &str)]) -> (ExitStatus, String) {
     let mut dyno = Dyno::run(command(&program(), &vars), port);
     let status = dyno.exit(PATIENCE).await;
     (status, dyno.log())
-}
-
-impl Drop for Dyno {
-    fn drop(&mut self) {
-        let _ = self.child.kill(); // it may have ended before
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            let log = self.log();
-            eprintln!("--- log of the dyno on port {}\n{log}---", self.port);
-        }
-    }
 }

@@ -18,6 +18,7 @@ pub mod page;
 pub mod proxy;
 pub mod raw;
 pub mod redis_server;
+pub mod server;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::process::CommandExt;

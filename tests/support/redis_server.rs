@@ -1,11 +1,12 @@
 //! A private Redis: its own port, its own directory, gone with the test. It is Debian's `redis-server`, or the program that
 //! `REDIS_SERVER` names.
 
-use super::{PATIENCE, bound_to_us, eventually, free_port};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use super::server::Server;
+use super::{PATIENCE, eventually, free_port};
+use nix::sys::signal::Signal;
 use redis::{Client, Connection, FromRedisValue, RedisResult};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::ops::Deref;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -13,16 +14,19 @@ use tempfile::TempDir;
 const DEBIAN: &str = "redis-server";
 
 pub struct Redis {
-    program: String,
-    child: Child,
-    pub port: u16,
-    options: Vec<String>,
-    /// Data (with `appendonly yes`) and the server's own log.
-    dir: TempDir,
+    server: Server,
     /// The test's own connection, opened when it is first needed.
     own: Mutex<Option<Connection>>,
     /// Certificate and key, where it speaks TLS.
     tls: Option<TempDir>,
+}
+
+impl Deref for Redis {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
 }
 
 impl Redis {
@@ -34,32 +38,24 @@ impl Redis {
 
     /// Another version of Redis.
     pub async fn start_program(program: &str, options: &[&str]) -> Redis {
-        let options: Vec<_> = options.iter().map(|o| o.to_string()).collect();
-        for attempt in 1.. {
-            let port = free_port();
-            let dir = TempDir::with_prefix("dynochat-redis-").expect("a temporary directory");
-            let mut redis = Redis {
-                program: program.to_owned(),
-                child: spawn(program, port, &options, &dir),
-                port,
-                options: options.clone(),
-                dir,
-                own: Mutex::new(None),
-                tls: None,
-            };
-            match redis.answers().await {
-                Ok(()) => return redis,
-                Err(why) if attempt == 3 => panic!("{program}: {why}\n{}", redis.log()),
-                Err(_) => {} // most likely another process took the port in between
-            }
-        }
-        unreachable!("the loop ends by returning or panicking")
+        let port = free_port();
+        let mut command = Command::new(program);
+        command.args(["--bind", "127.0.0.1", "--save", "", "--port"]);
+        command.arg(port.to_string()).args(options);
+        command.stdin(Stdio::null());
+        let mut redis = Redis {
+            server: Server::run(command, port, Server::directory()),
+            own: Mutex::new(None),
+            tls: None,
+        };
+        redis.answers().await;
+        redis
     }
 
     /// A Redis that speaks TLS, too, with a self-signed certificate. Returns its `rediss://` URL. Always Debian's server:
     /// many other builds speak no TLS.
     pub async fn start_with_tls() -> (Redis, String) {
-        let dir = TempDir::with_prefix("dynochat-tls-").expect("a temporary directory");
+        let dir = Server::directory();
         let made = Command::new("openssl")
             .args("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=redis -keyout key.pem -out cert.pem".split(' '))
             .current_dir(dir.path())
@@ -76,23 +72,16 @@ impl Redis {
     }
 
     /// Waits until this process answers with something else than LOADING.
-    async fn answers(&mut self) -> Result<(), String> {
-        let mine = format!("process_id:{}\r", self.child.id());
-        eventually("redis-server answers or ends", 3 * PATIENCE, async || {
-            if let Some(status) = self.ended() {
-                return Ok(Err(format!("it ended with {status}")));
-            }
+    async fn answers(&mut self) {
+        let mine = format!("process_id:{}\r", self.pid());
+        eventually("redis-server answers", 3 * PATIENCE, async || {
+            self.server.must_run();
             match self.try_cmd::<String>(&["INFO"]) {
-                Ok(info) if info.contains(&mine) && info.contains("\nloading:0") => Ok(Ok(())),
+                Ok(info) if info.contains(&mine) && info.contains("\nloading:0") => Ok(()),
                 other => Err(other),
             }
         })
         .await
-    }
-
-    fn ended(&mut self) -> Option<ExitStatus> {
-        let status = self.child.try_wait();
-        status.expect("redis-server can be waited for")
     }
 
     pub fn url(&self) -> String {
@@ -136,48 +125,17 @@ impl Redis {
         self.cmd(&["CLIENT", "KILL", "SKIPME", "yes"])
     }
 
-    pub fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id() as i32), signal).expect("redis-server can be signalled");
-    }
-
     /// Stops it. With `appendonly yes`, the data is on disk by then.
     pub async fn stop(&mut self) {
         self.signal(Signal::SIGTERM);
-        let ended = async || self.ended().ok_or("still running");
-        eventually("redis-server ends", PATIENCE, ended).await;
+        self.server.exit(PATIENCE).await;
         self.own.lock().unwrap().take();
     }
 
     /// Starts it on the same port with the data on its disk. Returns when it answers.
     pub async fn restart(&mut self) {
-        assert!(self.ended().is_some(), "restart comes after stop");
-        self.child = spawn(&self.program, self.port, &self.options, &self.dir);
-        if let Err(why) = self.answers().await {
-            panic!("redis-server did not start again: {why}\n{}", self.log());
-        }
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("redis.log")).unwrap_or_default()
-    }
-}
-
-fn spawn(program: &str, port: u16, options: &[String], dir: &TempDir) -> Child {
-    bound_to_us(&mut Command::new(program))
-        .args("--bind 127.0.0.1 --logfile redis.log --port".split(' '))
-        .args([&port.to_string(), "--save", ""])
-        .args(options)
-        .current_dir(dir.path())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap_or_else(|e| panic!("{program}, of the Debian package redis-server: {e}"))
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.child.kill(); // it may have ended before
-        let _ = self.child.wait();
+        assert!(!self.server.is_running(), "restart comes after stop");
+        self.server = self.server.again();
+        self.answers().await;
     }
 }

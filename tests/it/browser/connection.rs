@@ -238,7 +238,7 @@ async fn blocked_websockets_are_explained() {
         println!("{rule}"); // shown if this test fails
         let mut dyno = Dyno::start(&[]).await;
         let proxy = Front::with_rule(rule, dyno.addr()).await;
-        page.open(proxy.addr, "/").await;
+        page.open(proxy.addr(), "/").await;
         page.ask_to_join("lobby", "taro").await;
         page.has("banner()", "WebSocket connections do not get through")
             .await;

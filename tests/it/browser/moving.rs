@@ -241,7 +241,7 @@ async fn fourteen_tabs(
     let mut tabs = vec![];
     for n in 0..TABS {
         tabs.push(page.new_tab().await);
-        page.open(front.addr, "/").await;
+        page.open(front.addr(), "/").await;
         page.eval(WATCH).await;
         page.join("lobby", &format!("n{n:02}")).await;
         page.open_panel().await;
