@@ -1,5 +1,4 @@
-//! Proxies before dynos: the platform's router, which is HAProxy with `bin/router.cfg`; HAProxy that changes requests; and
-//! any other program.
+//! Proxies before dynos: the platform's router, which is HAProxy with `bin/router.cfg`, and any other program.
 
 use super::free_port;
 use super::server::Server;
@@ -19,35 +18,13 @@ impl Deref for Front {
     }
 }
 
-/// The configuration of a proxy that does `{rule}` to each request.
-const SPOILS: &str = "
-defaults
-    mode http
-    timeout connect 5s
-    timeout client 60s
-    timeout server 60s
-listen dyno
-    bind \"127.0.0.1:$PORT\"
-    http-request {rule}
-    server one \"127.0.0.1:$ONE\"
-";
-
 impl Front {
     /// In front of these two servers, which may be the same one.
-    pub async fn before(servers: [SocketAddr; 2]) -> Front {
-        Front::haproxy(include_str!("../../bin/router.cfg"), servers).await
-    }
-
-    /// Before one server; `rule` is one of HAProxy's for requests.
-    pub async fn with_rule(rule: &str, server: SocketAddr) -> Front {
-        Front::haproxy(&SPOILS.replace("{rule}", rule), [server, server]).await
-    }
-
-    async fn haproxy(config: &str, [one, two]: [SocketAddr; 2]) -> Front {
+    pub async fn before([one, two]: [SocketAddr; 2]) -> Front {
         let ports = |port: u16| [("PORT", port), ("ONE", one.port()), ("TWO", two.port())];
         Front::start("haproxy", &["-db", "-f"], |port, haproxy, _| {
             haproxy.envs(ports(port).map(|(name, port)| (name, port.to_string())));
-            config.to_owned()
+            include_str!("../../bin/router.cfg").to_owned()
         })
         .await
     }
