@@ -83,3 +83,36 @@ async fn settles<T: Debug>(
     };
     eventually(what, SOON, probe).await
 }
+
+#[tokio::test]
+async fn nothing_of_a_test_is_left_for_the_next_one_in_the_same_chromium() {
+    let (world, page) = world_and_page(Store::Memory).await;
+    let addr = world.dyno.addr();
+    let next_hour = page.eval("return Date.now() + 3600e3").await;
+    let state = format!("[localStorage.trace ?? null, sessionStorage.trace ?? null, document.cookie, navigator.onLine, innerWidth,
+        matchMedia('(prefers-color-scheme: dark)').matches, Date.now() > {next_hour}]");
+    let fresh: Vec<Value> = page.get(&state).await;
+    let tabs = async || page.client.windows().await.expect("a list of tabs").len();
+    let tabs_at_first = tabs().await;
+    page.join("lobby", "taro").await;
+    page.new_tab().await;
+    page.open(addr, "/").await;
+    page.join("lobby", "hanako").await;
+    let traces =
+        "localStorage.trace = sessionStorage.trace = 1; document.cookie = 'a=b; max-age=3600'";
+    page.eval(traces).await;
+    page.later(3_601 * SECOND).await;
+    page.prefers("prefers-color-scheme", "dark").await;
+    page.resize(500, 500).await;
+    page.set_offline(true).await;
+    let used: Vec<Value> = page.get(&state).await;
+    for (i, (before, after)) in fresh.iter().zip(&used).enumerate() {
+        assert_ne!(before, after, "item {i} was changed: {used:?}");
+    }
+
+    page.clean().await;
+    page.open(addr, "/").await;
+    page.is(&state, fresh).await;
+    page.value_is("Name", "").await;
+    assert_eq!(tabs().await, tabs_at_first);
+}

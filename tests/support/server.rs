@@ -16,7 +16,7 @@ pub struct Server {
     pub port: u16,
     command: Arc<Mutex<Command>>,
     /// Holds the file `log`, into which stdout and stderr go, and what the program keeps.
-    dir: Arc<TempDir>,
+    pub dir: Arc<TempDir>,
 }
 
 impl Server {

@@ -1,8 +1,10 @@
 //! Starts browsers: Chromium, or the one that `BROWSER` names. Each has a profile and a WebDriver of its own, to which the
-//! crate fantoccini speaks; they end with the test.
+//! crate fantoccini speaks. Chromium is used by one test after another, and emptied in between: its start takes a second
+//! of processor time. The others end with the test.
 
 use super::SOON;
-use crate::support::{bound_to_us, eventually, free_port, heavy};
+use crate::support::server::Server;
+use crate::support::{free_port, heavy};
 use fantoccini::error::CmdError;
 use fantoccini::wd::{Capabilities, WebDriverCompatibleCommand, WindowHandle};
 use fantoccini::{Client, ClientBuilder};
@@ -11,10 +13,12 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
-use tempfile::TempDir;
+use std::process::{Command, Stdio};
+use std::sync::{LazyLock, Mutex};
+use std::time::{Duration, Instant};
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::SemaphorePermit;
+use tokio::time::sleep;
 use tokio_tungstenite::tungstenite::http::Method;
 use url::{ParseError, Url};
 
@@ -99,12 +103,23 @@ impl Kind {
     }
 }
 
+/// Runs as long as the program, on one thread: to that thread the drivers are bound (see `bound_to_us`), and to the runtime
+/// the tasks of their clients.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    let mut builder = Builder::new_multi_thread();
+    let runtime = builder.worker_threads(1).enable_all().build();
+    runtime.expect("a runtime")
+});
+
+/// Chromiums that a test has used.
+static USED: Mutex<Vec<(Client, Server)>> = Mutex::new(vec![]);
+
 /// A browser and its driver: one person.
 pub struct Browser {
     pub client: Client,
     pub settings: Settings,
-    process: Child,
-    profile: TempDir,
+    /// Only `drop` takes it.
+    driver: Option<Server>,
     _permit: SemaphorePermit<'static>,
 }
 
@@ -122,35 +137,68 @@ impl Browser {
     }
 
     pub async fn start_with(settings: Settings, permit: SemaphorePermit<'static>) -> Browser {
-        let (kind, driver) = (Kind::wanted(), Kind::wanted().driver());
-        let profile = TempDir::with_prefix("dynochat-browser-").expect("a temporary directory");
-        let port = free_port();
-        let process = bound_to_us(&mut Command::new(driver))
-            .process_group(0)
-            .arg(format!("--port={port}"))
-            .env("TMPDIR", profile.path()) // in which it makes the browser's profile
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|e| panic!("{driver}: {e}; tests/run installs it"));
+        let usual = settings == Settings::Usual; // settings are read at the start of a browser
+        let used = usual.then(|| USED.lock().unwrap().pop()).flatten();
+        let is_used = used.is_some();
+        let (client, driver) = match used {
+            Some(used) => used,
+            None => {
+                let launch = RUNTIME.spawn(Browser::launch(settings));
+                launch.await.expect("the browser starts")
+            }
+        };
+        let browser = Browser {
+            client,
+            settings,
+            driver: Some(driver),
+            _permit: permit,
+        };
+        if is_used {
+            browser.clean().await;
+        }
+        if Kind::wanted() == Kind::Chromium {
+            browser.console().await; // lines of the start and of an earlier test
+        }
+        browser
+    }
+
+    /// Must run on [`RUNTIME`].
+    async fn launch(settings: Settings) -> (Client, Server) {
+        let (kind, program) = (Kind::wanted(), Kind::wanted().driver());
+        let (port, dir) = (free_port(), Server::directory());
+        let mut command = Command::new(program);
+        command.process_group(0).stdin(Stdio::null());
+        command.arg(format!("--port={port}"));
+        command.env("TMPDIR", dir.path()); // in which it makes the browser's profile
+        let driver = Server::run(command, port, dir);
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let mut builder = ClientBuilder::new(connector);
         builder.capabilities(kind.capabilities(settings));
         let url = format!("http://127.0.0.1:{port}");
-        let connect = async || builder.connect(&url).await;
-        let browser = Browser {
-            client: eventually(driver, SOON, connect).await,
-            settings,
-            process,
-            profile,
-            _permit: permit,
-        };
-        if kind == Kind::Chromium {
-            browser.console().await; // chromedriver's own lines
+        let begun = Instant::now();
+        loop {
+            match builder.connect(&url).await {
+                Ok(client) => return (client, driver),
+                Err(e) => assert!(begun.elapsed() < SOON, "{program}: {e}"),
+            }
+            sleep(Duration::from_millis(20)).await;
         }
-        browser
+    }
+
+    /// Closes all tabs, with what was emulated in them, and empties storage, cookies and cache.
+    pub async fn clean(&self) {
+        let old_tabs = self.client.windows().await.expect("a list of tabs");
+        let tab = self.new_tab().await;
+        for old in &old_tabs {
+            self.switch(old).await;
+            let closed = self.client.close_window().await;
+            closed.expect("a tab can be closed");
+        }
+        self.switch(&tab).await;
+        let all = json!({"origin": "*", "storageTypes": "all"});
+        self.devtools("Storage.clearDataForOrigin", all).await;
+        self.devtools("Network.clearBrowserCache", json!({})).await;
     }
 
     /// Opens another tab of the same person and selects it; gives its handle. In Firefox a window: a tab in the background
@@ -196,12 +244,17 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
+        let mut driver = self.driver.take().expect("dropped once");
+        let usual = Kind::wanted() == Kind::Chromium && self.settings == Settings::Usual;
+        if usual && !std::thread::panicking() {
+            return USED.lock().unwrap().push((self.client.clone(), driver));
+        }
         // Together: without its driver, Chromium lives for a moment, and writes to its profile.
-        let group = Pid::from_raw(self.process.id() as i32);
+        let group = Pid::from_raw(driver.pid() as i32);
         let _ = killpg(group, Signal::SIGKILL);
-        let _ = self.process.wait();
+        let _ = driver.child.wait();
         for _ in 0..100 {
-            if std::fs::remove_dir_all(self.profile.path()).is_ok() {
+            if std::fs::remove_dir_all(driver.dir.path()).is_ok() {
                 break;
             }
             std::thread::sleep(Duration::from_millis(20));
