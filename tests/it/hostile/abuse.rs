@@ -16,9 +16,9 @@ use tokio::net::TcpStream;
 use tokio::runtime;
 
 /// Clients that talk in turn, so each of them stays below the rate limit of two messages a second.
-pub const BYSTANDERS: usize = 10;
+pub const BYSTANDERS: usize = 25;
 /// Pause between two messages of the bystanders.
-const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE: Duration = Duration::from_millis(20);
 /// Messages of bystanders that must fall into an attack: with fewer, their delays prove nothing.
 const MIN_TALKS: usize = 30;
 /// A longer delay fails the test, also on a busy machine.
