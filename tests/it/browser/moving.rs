@@ -24,7 +24,7 @@ struct Moving {
 impl Moving {
     async fn start(vars: &[(&str, &str)]) -> Moving {
         let page = Browser::start(Settings::Usual).await;
-        let redis = Redis::start(&[]).await;
+        let redis = Redis::start(&["--appendonly", "yes"]).await;
         let vars = [&[TALKATIVE], vars].concat();
         let dyno = async |name| Dyno::start_on(&redis, &[&[("DYNO", name)], &*vars].concat()).await;
         let dynos = [dyno("web.1").await, dyno("web.2").await];
@@ -201,6 +201,7 @@ async fn the_page_stays_while_redis_is_down_and_moves_when_it_is_back() {
     page.chip_says("web.2").await;
     page.own_are("sent").await;
     page.is("banner()", "").await;
+    page.notes_are(&[]).await; // nobody came or went
     page.was_never_away().await;
 }
 
