@@ -51,7 +51,7 @@ async fn deliver(room: &Room) {
 async fn keep_list(store: &Store, room: &Room) -> Infallible {
     loop {
         room.names_changed.notified().await;
-        let mut lost = room.present(); // before the read: whoever joins meanwhile has lost nothing
+        let mut lost = room.present(); // before the read: a member who joins during it has lost nothing
         let names = store.names(&room.name).await;
         if let Ok(names) = &names {
             lost.retain(|member| !names.contains_key(&member.name.folded));

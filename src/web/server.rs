@@ -171,7 +171,7 @@ impl Server {
         let read = tokio::select! {
             biased; // a head that has arrived is answered, also on a machine that stalled
             head = read_head(conn, &mut bytes, &self.long_heads, stop) => Some(head.ok()?),
-            () = sleep(HEAD_DEADLINE) => None,
+            () = sleep_and_look(HEAD_DEADLINE) => None,
             () = self.after_stop(LAST_HEADS) => None,
         };
         let head = match read {
@@ -208,9 +208,7 @@ impl Server {
     async fn after_stop(&self, time: Duration) {
         let mut phase = self.app.phase.subscribe();
         let _ = phase.wait_for(|phase| *phase != Phase::Serving).await;
-        sleep(time).await;
-        // After a stall of the machine the timer may fire before the runtime has looked at the sockets: now it has.
-        sleep(Duration::from_millis(1)).await;
+        sleep_and_look(time).await;
     }
 
     /// The body of `/healthz`. Only liveness: that Redis is down must not restart a dyno.
@@ -282,4 +280,10 @@ fn refuse_at_once(stream: TcpStream) {
         let _ = stream.read(&mut [0; 2048]); // closing with unread data would send RST instead of FIN
         let _ = stream.write(&answer::refusal(full, false));
     }
+}
+
+/// Sleeps, and then lets the runtime look at the sockets: after a stall of the machine, its timers may fire before that.
+async fn sleep_and_look(time: Duration) {
+    sleep(time).await;
+    sleep(Duration::from_millis(1)).await;
 }
