@@ -25,6 +25,8 @@ fn names(crowd: &Crowd) -> Vec<&str> {
 /// In 40 s every page reaches the longest pause between two tries: a longer outage would only repeat it.
 #[tokio::test]
 async fn pages_come_back_after_all_dynos_were_down_for_forty_seconds() {
+    // The first try comes within 3 s, the next ones after pauses of up to 2, 4, 8 and 15 s: in all 32 s.
+    const TRIES: usize = 5;
     let redis = Redis::start(&[]).await;
     let (mut dynos, crowd) = crowd_on_two_dynos(&redis, 20).await;
     crowd.everyone_talks("before").await;
@@ -34,6 +36,10 @@ async fn pages_come_back_after_all_dynos_were_down_for_forty_seconds() {
     }
     crowd.everyone_talks("while all are down").await;
     sleep(40 * SECOND).await;
+    for page in &crowd.pages {
+        let tries = page.life().tries.len() - 1; // the first one came before the outage
+        assert!(tries >= TRIES, "{}: {tries} tries", page.user);
+    }
     for dyno in &mut dynos {
         dyno.restart().await;
     }
@@ -199,6 +205,11 @@ async fn a_redis_connection_that_swallows_everything_loses_nothing() {
 #[tokio::test]
 async fn commands_without_an_answer_store_no_message_twice() {
     talk_while_the_proxy_does(Flow::SwallowAnswers).await;
+}
+
+#[tokio::test]
+async fn a_redis_connection_that_is_cut_and_refused_comes_back() {
+    talk_while_the_proxy_does(Flow::Cut).await;
 }
 
 /// These clients answer no Ping, so each sends a Pong from time to time, or the dyno would close it for its silence.
