@@ -22,7 +22,7 @@ const MAY_IMPORT: [(&str, &[&str]); 5] = [
 ];
 const TOOLS: [&str; 2] = ["lock", "log_throttle"];
 
-/// What stands between backticks, and where a link leads.
+/// Text between backticks, and the target of a link.
 const CODE: &str = "`([^`]*)`";
 const LINK: &str = r"\]\(([^)]*)";
 
@@ -37,7 +37,7 @@ fn program(path: &str) -> String {
     source[..end.unwrap_or(source.len())].to_string()
 }
 
-/// What a program prints.
+/// The output of a program.
 fn output(program: impl AsRef<OsStr>, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output();
     String::from_utf8(output.expect("it runs").stdout).expect("UTF-8")
